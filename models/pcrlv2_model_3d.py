@@ -49,9 +49,13 @@ class LUConv(nn.Module):
 class DownTransition(nn.Module):
     """An encoder stage: two units, then the pooled features for the next stage."""
 
-    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, *, pool: bool, act: str, norm: str) -> None:
+    def __init__(
+        self, in_channels: int, mid_channels: int, out_channels: int, *, pool: bool, act: str, norm: str
+    ) -> None:
         super().__init__()
-        self.ops = nn.Sequential(LUConv(in_channels, mid_channels, act, norm), LUConv(mid_channels, out_channels, act, norm))
+        self.ops = nn.Sequential(
+            LUConv(in_channels, mid_channels, act, norm), LUConv(mid_channels, out_channels, act, norm)
+        )
         self.maxpool: nn.Module = nn.MaxPool3d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +70,9 @@ class UpTransition(DecoderStage):
     def __init__(self, in_channels: int, out_channels: int, *, n_class: int, act: str, norm: str) -> None:
         super().__init__(out_channels, interpolation="trilinear")
         self.up_conv = nn.ConvTranspose3d(in_channels, in_channels, kernel_size=2, stride=2)
-        self.ops = nn.Sequential(LUConv(in_channels, out_channels, act, norm), LUConv(out_channels, out_channels, act, norm))
+        self.ops = nn.Sequential(
+            LUConv(in_channels, out_channels, act, norm), LUConv(out_channels, out_channels, act, norm)
+        )
         self.deep_supervision_head = LUConv(out_channels, n_class, "sigmoid", norm)
 
     def decode(self, features: Tensor) -> Tensor:

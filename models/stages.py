@@ -54,7 +54,9 @@ class DecoderStage(nn.Module):
         return F.interpolate(image, size=size, mode=self.interpolation, align_corners=False)
 
 
-def run_stages(stages: Iterable[DecoderStage], features: Tensor, *, size: Iterable[int], restore: bool) -> tuple[Tensor, Output]:
+def run_stages(
+    stages: Iterable[DecoderStage], features: Tensor, *, size: Iterable[int], restore: bool
+) -> tuple[Tensor, Output]:
     """Run the decoder, deepest stage first.
 
     Returns:

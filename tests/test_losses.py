@@ -61,7 +61,9 @@ def make_output(batch: int, widths: tuple[int, ...], seed: int, *, restore: bool
         return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
 
     images = [randn(batch, 1, 4, 6) for _ in widths] if restore else []
-    return Output(randn(batch, 1, 4, 6) if restore else None, [(randn(batch, w), randn(batch, w)) for w in widths], images)
+    return Output(
+        randn(batch, 1, 4, 6) if restore else None, [(randn(batch, w), randn(batch, w)) for w in widths], images
+    )
 
 
 def slow_loss(view1, view2, local, target, stages, beta):
