@@ -83,9 +83,9 @@ class PCRLv2(nn.Module):
         self.model.decoder = Decoder(self.model.encoder.out_channels[-1], n_class)
 
     @property
-    def stages(self) -> nn.ModuleList:
+    def stages(self) -> list[DecoderStage]:
         """The decoder stages, deepest first."""
-        return self.model.decoder.blocks
+        return list(self.model.decoder.blocks)
 
     def forward(self, x: Tensor, restore: bool = True) -> Output:
         """Embeddings of every decoder stage and, where asked for, every restoration.

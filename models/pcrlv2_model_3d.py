@@ -90,11 +90,10 @@ class OutputTransition(nn.Module):
         return torch.sigmoid(self.final_conv(x))
 
 
-class PCRLv23d(nn.Module):
-    """PCRLv2 for volumes; parameter names and shapes are those of the published weights.
+class Encoder3d(nn.Module):
+    """The encoder of :class:`PCRLv23d` alone: what downstream tasks keep.
 
     Args:
-        n_class: channels of the restorations.
         act: ``'relu'``, ``'prelu'``, ``'elu'`` or ``'sigmoid'``.
         norm: ``'bn'``, ``'gn'`` (8 groups) or ``'in'``.
         in_channels: channels of the input.
@@ -103,31 +102,46 @@ class PCRLv23d(nn.Module):
         UsageError: ``act`` or ``norm`` is none of these.
     """
 
-    def __init__(self, n_class: int = 1, act: str = "relu", norm: str = "bn", in_channels: int = 1) -> None:
+    def __init__(self, act: str = "relu", norm: str = "bn", in_channels: int = 1) -> None:
         super().__init__()
         self.down_tr64 = DownTransition(in_channels, 32, 64, pool=True, act=act, norm=norm)
         self.down_tr128 = DownTransition(64, 64, 128, pool=True, act=act, norm=norm)
         self.down_tr256 = DownTransition(128, 128, 256, pool=True, act=act, norm=norm)
         self.down_tr512 = DownTransition(256, 256, 512, pool=False, act=act, norm=norm)
-        self.up_tr256 = UpTransition(512, 256, n_class=n_class, act=act, norm=norm)
-        self.up_tr128 = UpTransition(256, 128, n_class=n_class, act=act, norm=norm)
-        self.up_tr64 = UpTransition(128, 64, n_class=n_class, act=act, norm=norm)
-        self.out_tr = OutputTransition(64, n_class)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """B C X Y Z to the features of the four encoder stages, shallowest first; the last is B 512 X/8 Y/8 Z/8."""
+        """B C X Y Z to the features of the four stages, shallowest first; the last is B 512 X/8 Y/8 Z/8."""
         features = []
         for stage in (self.down_tr64, self.down_tr128, self.down_tr256, self.down_tr512):
             x, before_pooling = stage(x)
             features.append(before_pooling)
         return features
 
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.encode(x)
+
+
+class PCRLv23d(Encoder3d):
+    """PCRLv2 for volumes; parameter names and shapes are those of the published weights.
+
+    Args:
+        n_class: channels of the restorations.
+        act, norm, in_channels: as in :class:`Encoder3d`.
+    """
+
+    def __init__(self, n_class: int = 1, act: str = "relu", norm: str = "bn", in_channels: int = 1) -> None:
+        super().__init__(act, norm, in_channels)
+        self.up_tr256 = UpTransition(512, 256, n_class=n_class, act=act, norm=norm)
+        self.up_tr128 = UpTransition(256, 128, n_class=n_class, act=act, norm=norm)
+        self.up_tr64 = UpTransition(128, 64, n_class=n_class, act=act, norm=norm)
+        self.out_tr = OutputTransition(64, n_class)
+
     @property
     def stages(self) -> list[DecoderStage]:
         """The decoder stages, deepest first."""
         return [self.up_tr256, self.up_tr128, self.up_tr64]
 
-    def forward(self, x: Tensor, restore: bool = True) -> Output:
+    def forward(self, x: Tensor, restore: bool = True) -> Output:  # type: ignore[override]
         """Embeddings of every decoder stage and, where asked for, every restoration.
 
         Args:

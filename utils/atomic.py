@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,11 +12,18 @@ TEMPORARY_SUFFIX = ".partial"
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def whole_file(
+    path: str | Path, mode: str = "wb", before_replace: Callable[[], None] | None = None
+) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that takes its place when the block ends well, and goes when it does not.
 
     The data is on the disk (fsync) before the rename, and so is the rename when the block has ended: after a kill or
     a power cut ``path`` holds either its old content or all of the new.
+
+    Args:
+        path: the file to be.
+        mode: ``'wb'`` or ``'w'`` (UTF-8).
+        before_replace: called when all data is on the disk and the old file still in its place.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -28,6 +35,8 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if before_replace is not None:
+            before_replace()
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:

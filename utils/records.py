@@ -60,3 +60,12 @@ class LossTerms(NamedTuple):
     intermediate_restoration: Tensor
     global_similarity: Tensor
     local_similarity: Tensor
+
+
+class StepOutput(NamedTuple):
+    """What a task gives the training loop for one batch; the loop knows no more about what it trains."""
+
+    total: Tensor
+    """The scalar to minimise."""
+    numbers: dict[str, Tensor]
+    """Scalars to record, by name. Not synchronised with the host."""

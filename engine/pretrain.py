@@ -1,0 +1,100 @@
+"""Pre-training as a task of the loop: one module call a step, from views to loss terms."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from engine.precision import Precision, at_least_float32
+from losses.pcrlv2 import draw_stages, pcrlv2_loss, spread
+from utils.records import LossTerms, Output, StepOutput, Views
+from utils.schedules import learning_rate, restoration_weight
+from utils.seeding import torch_generator
+
+
+class MakeViews(Protocol):
+    """``data.views2d.Views2d`` or ``data.views3d.Views3d``."""
+
+    def __call__(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> Views: ...
+
+
+class StepResult(NamedTuple):
+    """Loss terms and the collapse gauge, each of shape (1,), so that replicas' results gather."""
+
+    terms: LossTerms
+    spread: Tensor
+
+
+class PretrainStep(nn.Module):
+    """Runs the three passes of one step and computes the loss: what DataParallel replicates and DDP wraps.
+
+    One call a step: separate forwards under DistributedDataParallel, with heads that some steps don't use, would fail.
+    """
+
+    def __init__(self, model: nn.Module, precision: Precision, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.model = model
+        self.precision = precision
+        self.memory_format = memory_format
+
+    def run_model(self, x: Tensor, *, restore: bool) -> Output:
+        """One pass, B C *S, with its results in float32 or wider."""
+        with self.precision.autocast():
+            output = self.model(x.contiguous(memory_format=self.memory_format), restore=restore)
+        return Output(
+            None if output.restoration is None else at_least_float32(output.restoration),
+            [(at_least_float32(z), at_least_float32(p)) for z, p in output.embeddings],
+            [at_least_float32(image) for image in output.intermediate],
+        )
+
+    def forward(self, views: Views, stages: list[int], beta: float) -> StepResult:
+        """Views to loss terms; all local views go through the network as one batch, view 0 first."""
+        view1 = self.run_model(views.global1, restore=True)
+        view2 = self.run_model(views.global2, restore=False)
+        local = self.run_model(views.local.transpose(0, 1).flatten(0, 1), restore=False)
+        terms = pcrlv2_loss(view1, view2, local, views.target, stages=stages, beta=beta)
+        return StepResult(LossTerms(*(term.unsqueeze(0) for term in terms)), spread(view1).unsqueeze(0))
+
+
+class PretrainTask:
+    """Pre-training, as the loop sees it.
+
+    Args:
+        step_module: a :class:`PretrainStep`, maybe replicated or distributed.
+        make_views: raw batch and generator to :class:`Views`.
+        n_stages: decoder stages of the model.
+        n_local: local views a sample, V.
+        epochs, peak_lr: of the learning rate schedule.
+        seed, rank: what randomness is a function of, beside epoch and step.
+    """
+
+    def __init__(
+        self, step_module: nn.Module, make_views: MakeViews, *, n_stages: int, n_local: int,
+        epochs: int, peak_lr: float, seed: int, rank: int = 0,
+    ) -> None:  # fmt: skip
+        self.module = step_module
+        self.make_views = make_views
+        self.n_stages, self.n_local = n_stages, n_local
+        self.epochs, self.peak_lr = epochs, peak_lr
+        self.seed, self.rank = seed, rank
+
+    def learning_rate(self, epoch: int) -> float:
+        return learning_rate(epoch, self.epochs, self.peak_lr)
+
+    def epoch_numbers(self, epoch: int) -> dict[str, float]:
+        """What is worth recording of an epoch beside the loss terms."""
+        return {"beta": restoration_weight(epoch)}
+
+    def views(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> Views:
+        """The views of a step: a pure function of the batch and of (seed, epoch, step, rank)."""
+        generator = torch_generator(self.seed, "views", epoch, step, self.rank, device=raw[0].device)
+        with torch.no_grad():
+            return self.make_views(raw, generator)
+
+    def step(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> StepOutput:
+        """One batch to the total to minimise; the stage draws are the same on every rank."""
+        stages = draw_stages(self.n_stages, self.n_local, torch_generator(self.seed, "stages", epoch, step))
+        result = self.module(self.views(raw, epoch, step), stages, restoration_weight(epoch))
+        terms = LossTerms(*(term.mean() for term in result.terms))
+        numbers = {name: term.detach() for name, term in terms._asdict().items()}
+        return StepOutput(terms.total, numbers | {"projection_spread": result.spread.mean()})

@@ -1,0 +1,63 @@
+"""Which device or devices a run uses."""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from utils.distributed import World
+from utils.errors import UsageError
+
+DEFAULT_GPUS = (0, 1, 2, 3)
+
+
+def choose_devices(*, device: str | None, gpus: Sequence[int] | None, world: World) -> list[torch.device]:
+    """The devices of this process, the one that holds the parameters first.
+
+    Args:
+        device: ``'cpu'``, ``'cuda'``, ``'cuda:1'`` or None for a GPU when there is one.
+        gpus: indices as typed, or None where none were: then 0, 1, 2, 3 as far as they exist.
+        world: under torchrun each process takes one of the GPUs, by its local rank.
+
+    With no GPU at all, the CPU is used whatever ``gpus`` says, so that the published commands run anywhere.
+
+    Raises:
+        UsageError: a typed index, or the device, is not there.
+    """
+    count = torch.cuda.device_count()
+    if device is not None and device != "cuda":
+        return [_named_device(device, count)]
+    if count == 0:
+        if device == "cuda" or gpus:
+            option = "--device cuda" if device else f"--gpus {','.join(map(str, gpus or ()))}"
+            raise UsageError(f"{option}: expected a CUDA GPU, this machine has none; use --device cpu")
+        if world.is_main:
+            print(
+                "no GPU here: running on the CPU, which is far slower than the published settings assume",
+                file=sys.stderr,
+            )
+        return [torch.device("cpu")]
+    missing = [index for index in gpus or () if not 0 <= index < count]
+    if missing:
+        raise UsageError(f"--gpus: expected indices from 0 to {count - 1}, the GPUs of this machine; got {missing[0]}")
+    chosen = [torch.device("cuda", i) for i in (gpus or [i for i in DEFAULT_GPUS if i < count])]
+    if world.size == 1:
+        return chosen
+    local = [torch.device("cuda", i) for i in (gpus or range(count))]
+    if world.local_rank >= len(local):
+        raise UsageError(
+            f"torchrun started process {world.local_rank + 1} on this machine, which has {len(local)} GPUs to use"
+        )
+    return [local[world.local_rank]]
+
+
+def _named_device(name: str, gpu_count: int) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device: expected cpu, cuda or cuda:INDEX, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device: expected cpu, cuda or cuda:INDEX, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= gpu_count:
+        raise UsageError(f"--device {name}: this machine has {gpu_count} GPUs")
+    return device
