@@ -54,3 +54,7 @@ class StepGuard:
         """(steps skipped so far, whether too many were skipped in a row). Synchronises with the host."""
         skipped, _, longest = (int(n) for n in self.counts.tolist())
         return skipped, longest >= LONGEST_STREAK
+
+    def forget_streak(self) -> None:
+        """Start counting bad steps in a row anew; the count of all of them stays."""
+        self.counts[1:] = 0

@@ -1,6 +1,7 @@
 """The state of a run on disk: everything that an exact resume needs, the last one and the one before it."""
 
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,8 @@ class StateKeeper:
         if resume is None:
             if found:
                 raise UsageError(
-                    f"--output: {self.folder.parent} holds a run already; go on with it by --resume auto, or name another folder"
+                    f"--output: {self.folder.parent} holds a run already; "
+                    "go on with it by --resume auto, or name another folder"
                 )
             return None
         if resume != "auto":
@@ -108,5 +110,8 @@ def _keep_as(path: Path, previous: Path) -> None:
     if path.exists():
         spare = previous.with_name(f".{previous.name}.{os.getpid()}.partial")
         spare.unlink(missing_ok=True)
-        os.link(path, spare)
+        try:
+            os.link(path, spare)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, spare)
         spare.replace(previous)

@@ -1,0 +1,35 @@
+"""One module on several devices: DataParallel within a process, DistributedDataParallel between processes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from utils.distributed import World
+from utils.errors import UsageError
+
+
+def check_batch(batch_size: int, *, replicas: int) -> None:
+    """Every replica's BatchNorm needs two samples.
+
+    Raises:
+        UsageError: ``batch_size`` gives some replica fewer.
+    """
+    if batch_size < 2 * replicas:
+        raise UsageError(
+            f"--b: expected at least {2 * replicas}, two samples for each of {replicas} replicas (BatchNorm needs them), "
+            f"got {batch_size}"
+        )
+
+
+def parallelize(module: nn.Module, devices: Sequence[torch.device], world: World) -> nn.Module:
+    """The module on its device, replicated or distributed as the run asks for."""
+    module = module.to(devices[0])
+    if world.size > 1:
+        # Heads that a step does not draw get no gradient there, which DDP must be told to expect.
+        ids = [devices[0].index] if devices[0].type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
+    if len(devices) > 1:
+        return DataParallel(module, device_ids=[device.index for device in devices])
+    return module

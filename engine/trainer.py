@@ -1,0 +1,240 @@
+"""The one training loop: 2D and 3D, pre-training and fine-tuning, one device or many machines."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
+from engine.keeper import Position, StateKeeper
+from engine.meters import Meter
+from engine.precision import Precision
+from engine.prefetch import prefetch
+from engine.recorder import Recorder
+from engine.stopping import Stopped, StopSignals
+from utils.distributed import World, barrier
+from utils.errors import UserError
+from utils.records import StepOutput
+from utils.seeding import seed_of
+
+
+class Task(Protocol):
+    """What is trained. The loop asks for a loss and a learning rate, and knows no dimension and no data set."""
+
+    module: nn.Module
+
+    def learning_rate(self, epoch: int) -> float: ...
+    def epoch_numbers(self, epoch: int) -> dict[str, float]: ...
+    def step(self, raw: Any, epoch: int, step: int) -> StepOutput: ...
+
+
+class Batches(Protocol):
+    """Where batches come from: ``data.loader.Loader``."""
+
+    steps_per_epoch: int
+    batch_size: int
+    bad: dict[str, str]
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]: ...
+
+
+AfterEpoch = Callable[[int, Any], None]
+"""Called by every process with the epoch and its last batch, on the device."""
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside DataParallel or DistributedDataParallel."""
+    return module.module if isinstance(module, DataParallel | DistributedDataParallel) else module
+
+
+def prepare_momentum(optimizer: torch.optim.SGD) -> torch.optim.SGD:
+    """Give SGD its momentum buffers at once, filled with 0, from which a first step is the same as without any.
+
+    A fused step that is skipped before there are buffers would leave them uninitialised.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+class Trainer:
+    """Runs epochs 0..epochs inclusive, saves the state as it goes, and goes on from it.
+
+    Args:
+        task: what is trained.
+        optimizer: a fused optimizer over the task's parameters.
+        loader: the batches of an epoch, from any step on.
+        precision: autocast and loss scaler.
+        recorder, keeper: the run's records and its state.
+        world: this process's place.
+        epochs: the last epoch.
+        seed: what randomness is a function of, beside epoch, step and rank.
+        log_every: steps between readings of the losses; in between nothing waits for the device.
+        after_epoch: what is done at the end of each epoch, before the state is saved.
+    """
+
+    def __init__(
+        self, task: Task, *, optimizer: torch.optim.Optimizer, loader: Batches, precision: Precision,
+        recorder: Recorder, keeper: StateKeeper, world: World, epochs: int, seed: int, log_every: int = 20,
+        after_epoch: Sequence[AfterEpoch] = (),
+    ) -> None:  # fmt: skip
+        self.task, self.optimizer, self.loader, self.precision = task, optimizer, loader, precision
+        self.recorder, self.keeper, self.world = recorder, keeper, world
+        self.epochs, self.seed, self.log_every, self.after_epoch = epochs, seed, log_every, after_epoch
+        self.device = precision.device
+        self.guard = StepGuard(unwrapped(task.module), optimizer, self.device)
+        self.epoch_meter, self.window_meter = Meter(self.device), Meter(self.device)
+        self.signals = StopSignals()
+        self.bad_samples: dict[str, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact resume needs, beside the position."""
+        return {
+            "model": unwrapped(self.task.module).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "epoch_meter": self.epoch_meter.state_dict(),
+            "guard": self.guard.counts,
+            "bad_samples": self.bad_samples,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Position:
+        """Go back to a saved state; returns the next step to take."""
+        unwrapped(self.task.module).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        self.epoch_meter.load_state_dict(state["epoch_meter"])
+        self.guard.counts = state["guard"].to(self.device)
+        self.guard.remember()
+        self.bad_samples = dict(state["bad_samples"])
+        return Position(*state["position"])
+
+    def fit(self, state: dict[str, Any] | None = None) -> None:
+        """Train from ``state``, or from the start, to the end.
+
+        Raises:
+            Stopped: a scheduler asked for it; the state is saved.
+            UserError: too many steps in a row were not finite; the state of before is saved.
+        """
+        position = self.load_state_dict(state) if state else Position()
+        self.recorder.start(epoch=position.epoch, step=position.epoch * self.loader.steps_per_epoch + position.step)
+        for epoch in range(position.epoch, self.epochs + 1):
+            self.run_epoch(epoch, position.step if epoch == position.epoch else 0)
+        self.recorder.update_run(status="finished")
+        self.recorder.close()
+
+    def run_epoch(self, epoch: int, first_step: int) -> None:
+        """The steps of an epoch from ``first_step`` on, then its records, its pictures and the state."""
+        rate = self.task.learning_rate(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.task.module.train()
+        steps = self.loader.steps_per_epoch
+        self.recorder.start_epoch(epoch, self.epochs, steps, first_step)
+        started, waited, batch = time.perf_counter(), 0.0, None
+        for step, (batch, waiting) in enumerate(
+            prefetch(self.loader.batches(epoch, first_step), self.device), first_step
+        ):
+            self.train_step(batch, epoch, step)
+            waited += waiting
+            self.recorder.advance()
+            if (step + 1) % self.log_every == 0:
+                self.log(Position(epoch, step + 1), rate)
+            if step + 1 < steps:
+                self.save_if_due(Position(epoch, step + 1))
+        seconds = time.perf_counter() - started
+        self.end_epoch(epoch, batch, {
+            "learning_rate": rate,
+            "samples_per_second": (steps - first_step) * self.loader.batch_size / seconds,
+            "data_wait_share": waited / seconds,
+        })  # fmt: skip
+
+    def train_step(self, batch: Any, epoch: int, step: int) -> None:
+        """One forward and backward pass and one update; nothing here waits for the device, but for fp16's scaler."""
+        torch.manual_seed(seed_of(self.seed, "step", epoch, step, self.world.rank))
+        # Gradients are set to 0, not dropped: momentum and weight decay reach the heads that this step does not use.
+        self.optimizer.zero_grad(set_to_none=False)
+        output = self.task.step(batch, epoch, step)
+        self.precision.scaler.scale(output.total).backward()
+        bad = self.guard.judge(output.total, epoch)
+        if self.precision.scaler.is_enabled():
+            self.step_scaled(bad)
+        else:
+            self.optimizer.step()
+        self.epoch_meter.add(output.numbers, bad)
+        self.window_meter.add(output.numbers, bad)
+
+    def step_scaled(self, bad: Tensor) -> None:
+        """The update under fp16, where the scaler itself looks for gradients that are not finite."""
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        if not bad.item():
+            self.precision.scaler.step(self.optimizer)
+            self.precision.scaler.update()
+
+    def log(self, position: Position, rate: float) -> None:
+        """Read the losses since the last reading back from the device, and stop a run that has gone astray."""
+        numbers = self.window_meter.read()
+        self.window_meter.reset()
+        global_step = position.epoch * self.loader.steps_per_epoch + position.step
+        self.recorder.scalars("step", {**numbers, "learning_rate": rate}, global_step)
+        self.check_guard(position)
+
+    def check_guard(self, position: Position) -> int:
+        """The steps skipped so far; ends the run when too many were skipped in a row."""
+        skipped, astray = self.guard.read()
+        if astray:
+            self.guard.forget_streak()
+            self.keeper.save(position, self.state_dict())
+            self.recorder.update_run(status="ended: the loss was not finite or exploded", skipped_steps=skipped)
+            raise UserError(
+                f"expected a finite loss of at most {LARGEST_LOSS:g}, got none in {LONGEST_STREAK} steps in a row; the "
+                f"state of before is in {self.keeper.folder}; try --init with weights and a smaller --lr"
+            )
+        return skipped
+
+    def save_if_due(self, position: Position) -> None:
+        """Save in between, when it is time or when a scheduler asks for the machine."""
+        stopping = self.signals.received is not None and self.keeper.writes
+        if stopping or self.keeper.due():
+            self.check_guard(position)
+            self.keeper.save(position, self.state_dict())
+        if stopping:
+            self.stop(position)
+
+    def stop(self, position: Position) -> None:
+        """Leave in good order."""
+        self.recorder.update_run(status=f"stopped by {self.signals.received}")
+        self.recorder.close()
+        raise Stopped(f"stopped by {self.signals.received} before epoch {position.epoch} step {position.step}")
+
+    def end_epoch(self, epoch: int, batch: Any, numbers: dict[str, float]) -> None:
+        """Records, pictures, weights and state of an epoch that is done."""
+        numbers = {**self.epoch_meter.read(), **self.task.epoch_numbers(epoch), **numbers}
+        self.collect_bad_samples()
+        position = Position(epoch + 1, 0)
+        counts = {"skipped_steps": self.check_guard(position), "bad_samples": len(self.bad_samples)}
+        self.recorder.end_epoch({**numbers, **counts}, epoch)
+        for action in self.after_epoch:
+            action(epoch, batch)
+        self.epoch_meter.reset()
+        self.window_meter.reset()
+        self.recorder.update_run(epochs_done=epoch + 1, bad_samples=self.bad_samples)
+        self.keeper.save(position, self.state_dict())
+        if self.signals.received is not None and self.keeper.writes and epoch < self.epochs:
+            self.stop(position)
+        barrier()
+
+    def collect_bad_samples(self) -> None:
+        """Bring together what every process found broken."""
+        everyone = [self.loader.bad]
+        if dist.is_initialized():
+            everyone = [{} for _ in range(self.world.size)]
+            dist.all_gather_object(everyone, self.loader.bad)
+        for found in everyone:
+            self.bad_samples.update(found)

@@ -1,0 +1,85 @@
+"""Loading of weights, ours and the authors', into encoders, without running anything that a file brings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.pcrlv2_model import build_unet
+from models.pcrlv2_model_3d import Encoder3d
+from utils.checkpoints import read_checkpoint
+from utils.errors import UsageError, UserError
+
+# DataParallel and the 2D network put these before the names of the encoder's entries.
+PREFIXES = ("module.", "model.", "encoder.")
+
+
+class Match(NamedTuple):
+    """How many of a module's entries a file had."""
+
+    matched: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"{self.matched} of {self.expected} entries matched"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, prefixes of wrappers taken off.
+
+    Raises:
+        UserError: the file cannot be read, holds other objects, or no tensors.
+    """
+    content = read_checkpoint(path)
+    entries = content.get("state_dict", content.get("model", content))
+    if not isinstance(entries, Mapping):
+        raise UserError(f"{path}: expected a dict of weights under 'state_dict', got a {type(entries).__name__}")
+    weights = {_bare(str(name)): value for name, value in entries.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise UserError(f"{path}: expected weights, found no tensor")
+    return weights
+
+
+def _bare(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def load_matching(module: nn.Module, weights: Mapping[str, Tensor], *, source: str | Path) -> Match:
+    """Copy the entries whose name and shape fit, and say how many did.
+
+    Raises:
+        UserError: none did.
+    """
+    own = {_bare(name): name for name in module.state_dict()}
+    shapes = {name: value.shape for name, value in module.state_dict().items()}
+    fitting = {own[n]: v for n, v in weights.items() if n in own and v.shape == shapes[own[n]]}
+    if not fitting:
+        some = ", ".join(list(weights)[:3])
+        raise UserError(f"{source}: none of its {len(weights)} entries ({some}, ...) fits {type(module).__name__}")
+    module.load_state_dict(fitting, strict=False)
+    return Match(len(fitting), len(own))
+
+
+def load_encoder(path: str | Path, dim: int) -> nn.Module:
+    """The encoder with the weights of any ``.pt`` of ours or of the authors.
+
+    Args:
+        path: the file.
+        dim: 2 for the ResNet18 encoder of segmentation-models-pytorch, 3 for :class:`Encoder3d`.
+
+    Returns:
+        A module that maps B C *S to the list of its stages' features. Its attribute ``match`` says how many of its
+        entries the file had.
+
+    Raises:
+        UsageError: ``dim`` is neither 2 nor 3.
+        UserError: the file cannot be read, or nothing in it fits.
+    """
+    if dim not in (2, 3):
+        raise UsageError(f"dim: expected 2 or 3, got {dim}")
+    encoder: nn.Module = build_unet(classes=1, encoder_weights=None).encoder if dim == 2 else Encoder3d()
+    encoder.match = load_matching(encoder, read_weights(path), source=path)  # type: ignore[assignment]
+    return encoder

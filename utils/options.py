@@ -1,0 +1,193 @@
+"""The options of ``main.py``: one small typed frozen object, made from the command line and nowhere else."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+DATASETS_OF_DIMENSION = {2: ("chest", "chexpert"), 3: ("luna",)}
+LISTS = Path(__file__).parent.parent / "train_val_txt"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every option of ``main.py``; what each means is said once, by ``--help``."""
+
+    data: str
+    output: str
+    model: str
+    phase: str
+    n: str
+    d: int
+    b: int
+    epochs: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    ratio: float
+    seed: int
+    amp: bool
+    gpus: tuple[int, ...] | None
+    device: str | None
+    workers: int
+    encoder_weights: str
+    init: str | None
+    resume: str | None
+    save_minutes: float
+    max_bad: float
+    lists: str
+    global_size: int
+    local_size: int
+    image_size: int
+    cache: str | None
+    cache_size: int
+    compile: bool
+    log_every: int
+    picture_every: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name, as checkpoints store them."""
+        values = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+# What may differ when a run is resumed: where things lie, what computes them and how often they are said.
+MAY_CHANGE = frozenset({
+    "data", "output", "lists", "cache", "device", "gpus", "workers", "resume", "init", "save_minutes", "max_bad",
+    "compile", "log_every", "picture_every", "encoder_weights",
+})  # fmt: skip
+
+
+def fixed_options(options: Options) -> dict[str, Any]:
+    """The options that must be the same when a run is resumed."""
+    return {name: value for name, value in options.as_dict().items() if name not in MAY_CHANGE}
+
+
+def _number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:
+    """A parser of numbers in [low, high], or (low, high]."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+            above = "above" if open_low else "from"
+            raise argparse.ArgumentTypeError(f"expected a number {above} {low:g} to {high:g}, got {text}")
+        return value
+
+    return parse
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    try:
+        indices = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected GPU indices such as 0,1, got {text!r}") from None
+    if min(indices) < 0 or len(set(indices)) < len(indices):
+        raise argparse.ArgumentTypeError(f"expected different indices from 0 on, got {text!r}")
+    return indices
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of ``main.py``. Prefixes of options are refused: ``--weight`` must never mean ``--weight_decay``."""
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Pre-train an encoder with PCRLv2, on chest X-rays (--d 2) or chest CT (--d 3).",
+    )
+    _add_method(parser.add_argument_group("what is trained, as published"))
+    _add_views(parser.add_argument_group("data and views"))
+    _add_machine(parser.add_argument_group("machine"))
+    _add_run(parser.add_argument_group("run"))
+    return parser
+
+
+def _add_method(group: argparse._ArgumentGroup) -> None:
+    whole, rate = _number(int, 1, 10**9), _number(float, 0, 1e6)
+    group.add_argument("--data", required=True, help="data set folder")
+    group.add_argument("--output", required=True, help="folder for weights, state and records of the run")
+    group.add_argument("--model", default="pcrlv2", choices=["pcrlv2"], help="method")
+    group.add_argument("--phase", default="pretask", choices=["pretask"], help="what to do")
+    group.add_argument("--n", "--dataset", default="luna", choices=["chest", "chexpert", "luna"], help="data set")
+    group.add_argument("--d", "--dim", default=3, type=int, choices=[2, 3], help="dimensions")
+    group.add_argument("--b", "--batch_size", default=16, type=whole, help="batch size over all GPUs and processes")
+    group.add_argument("--epochs", default=100, type=_number(int, 0, 10**6), help="last epoch; 0 to this are run")
+    group.add_argument("--lr", default=1e-3, type=rate, help="peak learning rate")
+    group.add_argument("--momentum", default=0.9, type=_number(float, 0, 1), help="momentum of SGD")
+    group.add_argument("--weight_decay", default=1e-4, type=rate, help="weight decay of SGD")
+    ratio = _number(float, 0, 1, open_low=True)
+    group.add_argument(
+        "--ratio", default=0.8, type=ratio, help="share of the list that pre-trains; the rest fine-tunes"
+    )
+    group.add_argument("--seed", default=42, type=_number(int, 0, 2**62), help="what all randomness comes from")
+    on_off = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--amp", default=False, action=on_off, help="mixed precision: bf16, or fp16 where there is no bf16"
+    )
+    group.add_argument(
+        "--encoder_weights", default="imagenet", choices=["imagenet", "none"],
+        help="what the 2D encoder starts from: fetched once from a hub, or random",
+    )  # fmt: skip
+
+
+def _add_views(group: argparse._ArgumentGroup) -> None:
+    size = _number(int, 32, 4096)
+    group.add_argument("--lists", default=str(LISTS), help="folder of the lists of names")
+    group.add_argument("--global_size", default=224, type=size, help="2D: side of a global view in pixels, times of 32")
+    group.add_argument("--local_size", default=96, type=size, help="2D: side of a local view in pixels, times of 32")
+    group.add_argument(
+        "--image_size", default=0, type=_number(int, 0, 65536),
+        help="2D: longest side that images are shrunk to when read, 0 for as they are; changes what views see",
+    )  # fmt: skip
+    group.add_argument("--cache", help="2D: folder for a memory map of all images, made once; changes what views see")
+    group.add_argument("--cache_size", default=512, type=size, help="2D: longest side of images in --cache")
+    group.add_argument(
+        "--max_bad", default=0.01, type=_number(float, 0, 1), help="share of broken samples above which the run ends"
+    )
+
+
+def _add_machine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--gpus", type=_indices, help="GPU indices for DataParallel; unset: of 0,1,2,3 those that exist")
+    group.add_argument("--device", help="cpu, cuda or cuda:INDEX; unset: CUDA when there is one")
+    group.add_argument("--workers", default=4, type=_number(int, 0, 1024), help="loader processes")
+    on_off = argparse.BooleanOptionalAction
+    group.add_argument("--compile", default=False, action=on_off, help="compile the network (one device a process)")
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--resume", help="auto: go on with the run in --output, if there is one; or the FILE of a state")
+    group.add_argument("--init", metavar="FILE", help="weights to start from: .pt of this program or of the authors")
+    minutes = _number(float, 0, 10**6)
+    group.add_argument("--save_minutes", default=10.0, type=minutes, help="minutes between states within an epoch")
+    whole = _number(int, 1, 10**6)
+    group.add_argument("--log_every", default=20, type=whole, help="steps between readings of the losses")
+    group.add_argument("--picture_every", default=10, type=whole, help="epochs between pictures of restorations")
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """The options typed; a wrong one ends the program with one line and status 2."""
+    parser = build_parser()
+    options = Options(**vars(parser.parse_args(arguments)))
+    expected = DATASETS_OF_DIMENSION[options.d]
+    if options.n not in expected:
+        dimension = next(d for d, names in DATASETS_OF_DIMENSION.items() if options.n in names)
+        parser.error(f"--n {options.n} goes with --d {dimension}, got --d {options.d}")
+    if options.global_size % 32 or options.local_size % 32:
+        parser.error("--global_size and --local_size: expected multiples of 32, which the encoder shrinks images by")
+    if options.d == 3:
+        two_d = ("global_size", "local_size", "image_size", "cache", "cache_size", "encoder_weights")
+        for name in two_d:
+            if getattr(options, name) != parser.get_default(name):
+                parser.error(f"--{name} is for --d 2; the sizes of 3D crops are set by luna_preprocess.py")
+    if options.init and options.resume not in (None, "auto"):
+        parser.error("--init starts a run from weights, --resume goes on with one: give one of them")
+    return options
+
+
+def option_names() -> list[str]:
+    """Names of all options, for the test that finds dead ones."""
+    return [field.name for field in fields(Options)]
