@@ -18,8 +18,8 @@ def check_batch(batch_size: int, *, replicas: int) -> None:
     """
     if batch_size < 2 * replicas:
         raise UsageError(
-            f"--b: expected at least {2 * replicas}, two samples for each of {replicas} replicas (BatchNorm needs them), "
-            f"got {batch_size}"
+            f"--b: expected at least {2 * replicas}, which is two samples for the BatchNorm of each replica "
+            f"({replicas} here), got {batch_size}"
         )
 
 

@@ -31,7 +31,7 @@ def extremes(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def restoration_grid(model: nn.Module, views: Views) -> Tensor:
-    """One row a sample: target, input, final restoration, then the intermediate ones from deepest to shallowest.
+    """One row a sample: input, target, final restoration, then the intermediate ones from deepest to shallowest.
 
     Restorations are shown in the grey range of their target, the input in its own, since it is normalised otherwise.
 
@@ -44,9 +44,9 @@ def restoration_grid(model: nn.Module, views: Views) -> Tensor:
     model.train(was_training)
     target = middle_slice(views.target[:SAMPLES])
     source = middle_slice(views.global1[:SAMPLES])
-    columns = [to_unit_range(target, *extremes(target)), to_unit_range(source, *extremes(source))]
-    for image in (output.restoration, *output.intermediate):
-        columns.append(to_unit_range(middle_slice(image), *extremes(target)))
+    restorations = [middle_slice(image) for image in (output.restoration, *output.intermediate)]
+    columns = [to_unit_range(source, *extremes(source))]
+    columns += [to_unit_range(image, *extremes(target)) for image in (target, *restorations)]
     rows = torch.stack(columns, dim=1).flatten(0, 1)
     return make_grid(rows.cpu(), nrow=len(columns), padding=2, pad_value=1.0)
 

@@ -19,7 +19,8 @@ def to_device(record: Any, device: torch.device) -> Any:
     """A record of tensors, or a tensor, on ``device``; from pinned memory the copy does not hold up the host."""
     if isinstance(record, Tensor):
         return record.to(device, non_blocking=True)
-    return type(record)(*(to_device(field, device) for field in record))
+    moved = [to_device(field, device) for field in record]
+    return type(record)(*moved) if hasattr(record, "_fields") else type(record)(moved)
 
 
 def prefetch(batches: Iterator[Any], device: torch.device) -> Iterator[Fetched]:

@@ -51,14 +51,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DataParallel | DistributedDataParallel) else module
 
 
-def prepare_momentum(optimizer: torch.optim.SGD) -> torch.optim.SGD:
-    """Give SGD its momentum buffers at once, filled with 0, from which a first step is the same as without any.
+def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Give every parameter a gradient of 0 and, under SGD, a momentum of 0, from which a first step is the usual one.
 
-    A fused step that is skipped before there are buffers would leave them uninitialised.
+    Momentum and weight decay then reach every head in every step, whether drawn before or not, so that a resumed
+    process, which has drawn none yet, does the same as an unbroken one; and a first step that is skipped leaves no
+    uninitialised buffer behind.
     """
     for group in optimizer.param_groups:
-        if group["momentum"]:
-            for parameter in group["params"]:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+            if group.get("momentum"):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
@@ -84,7 +87,7 @@ class Trainer:
         recorder: Recorder, keeper: StateKeeper, world: World, epochs: int, seed: int, log_every: int = 20,
         after_epoch: Sequence[AfterEpoch] = (),
     ) -> None:  # fmt: skip
-        self.task, self.optimizer, self.loader, self.precision = task, optimizer, loader, precision
+        self.task, self.optimizer, self.loader, self.precision = task, prepare(optimizer), loader, precision
         self.recorder, self.keeper, self.world = recorder, keeper, world
         self.epochs, self.seed, self.log_every, self.after_epoch = epochs, seed, log_every, after_epoch
         self.device = precision.device
@@ -158,7 +161,7 @@ class Trainer:
     def train_step(self, batch: Any, epoch: int, step: int) -> None:
         """One forward and backward pass and one update; nothing here waits for the device, but for fp16's scaler."""
         torch.manual_seed(seed_of(self.seed, "step", epoch, step, self.world.rank))
-        # Gradients are set to 0, not dropped: momentum and weight decay reach the heads that this step does not use.
+        # Set to 0, not dropped: see prepare.
         self.optimizer.zero_grad(set_to_none=False)
         output = self.task.step(batch, epoch, step)
         self.precision.scaler.scale(output.total).backward()

@@ -92,7 +92,7 @@ def _indices(text: str) -> tuple[int, ...]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of ``main.py``. Prefixes of options are refused: ``--weight`` must never mean ``--weight_decay``."""
+    """The command line of ``main.py``. Prefixes are refused: ``--weight`` must never mean ``--weight_decay``."""
     parser = argparse.ArgumentParser(
         prog="main.py",
         allow_abbrev=False,
@@ -121,13 +121,11 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weight_decay", default=1e-4, type=rate, help="weight decay of SGD")
     ratio = _number(float, 0, 1, open_low=True)
     group.add_argument(
-        "--ratio", default=0.8, type=ratio, help="share of the list that pre-trains; the rest fine-tunes"
+        "--ratio", default=0.8, type=ratio, help="share of the list to pre-train on, the rest fine-tunes"
     )
     group.add_argument("--seed", default=42, type=_number(int, 0, 2**62), help="what all randomness comes from")
     on_off = argparse.BooleanOptionalAction
-    group.add_argument(
-        "--amp", default=False, action=on_off, help="mixed precision: bf16, or fp16 where there is no bf16"
-    )
+    group.add_argument("--amp", default=False, action=on_off, help="mixed precision: bf16, else fp16")
     group.add_argument(
         "--encoder_weights", default="imagenet", choices=["imagenet", "none"],
         help="what the 2D encoder starts from: fetched once from a hub, or random",

@@ -1,0 +1,136 @@
+"""Pre-train an encoder with PCRLv2: the story of one run, top to bottom."""
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from data.datasets import open_dataset
+from data.loader import Loader
+from data.views2d import Views2d
+from data.views3d import Views3d
+from torch import nn
+
+from engine.keeper import StateKeeper
+from engine.parallel import check_batch, parallelize
+from engine.pictures import RestorationPictures
+from engine.precision import Precision
+from engine.pretrain import PretrainStep, PretrainTask
+from engine.recorder import Recorder
+from engine.stopping import EXIT_STATUS, Stopped
+from engine.trainer import Trainer
+from engine.weights import WeightsWriter
+from models.pcrlv2_model import PCRLv2
+from models.pcrlv2_model_3d import PCRLv23d
+from models.pretrained import load_matching, read_weights
+from utils.devices import choose_devices
+from utils.distributed import World, join, leave, read_world
+from utils.errors import run_command
+from utils.options import Options, fixed_options, parse_options
+from utils.provenance import describe_program
+from utils.seeding import seed_of
+
+N_LOCAL = 6
+
+
+class Dimension(NamedTuple):
+    """What differs between 2D and 3D: values, not branches."""
+
+    build_model: Any
+    build_views: Any
+    encoder_of: Any
+    memory_format: torch.memory_format
+
+
+def encoder_2d(model: nn.Module) -> nn.Module:
+    """What 2D weights hold: the encoder alone, as published."""
+    return model.model.encoder  # type: ignore[union-attr, return-value]
+
+
+def whole_model(model: nn.Module) -> nn.Module:
+    """What 3D weights hold: everything, as published."""
+    return model
+
+
+def make_dimension(options: Options) -> Dimension:
+    """The values of ``--d``."""
+    weights = None if options.encoder_weights == "none" else options.encoder_weights
+    if options.d == 2:
+        views = partial(Views2d, global_size=options.global_size, local_size=options.local_size, n_local=N_LOCAL)
+        return Dimension(partial(PCRLv2, encoder_weights=weights), views, encoder_2d, torch.channels_last)
+    return Dimension(PCRLv23d, Views3d, whole_model, torch.channels_last_3d)
+
+
+def build_model(options: Options, dimension: Dimension, world: World) -> nn.Module:
+    """The network, the same on every process, from random, ImageNet's or given weights."""
+    torch.manual_seed(seed_of(options.seed, "weights"))
+    model = dimension.build_model()
+    if options.init:
+        match = load_matching(model, read_weights(options.init), source=options.init)
+        if world.is_main:
+            print(f"--init {options.init}: {match}", file=sys.stderr)
+    if options.compile:
+        model.compile()
+    return model.to(memory_format=dimension.memory_format)
+
+
+def pretrain(options: Options, world: World) -> None:
+    """Files -> raw batches -> views -> network -> loss -> weights."""
+    devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
+    check_batch(options.b, replicas=max(len(devices), world.size))
+    join(world, devices[0])
+    dimension = make_dimension(options)
+    output = Path(options.output)
+
+    dataset = open_dataset(
+        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed
+    )
+    loader = Loader(
+        dataset, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
+        world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
+    )  # fmt: skip
+    keeper = StateKeeper(
+        output / "state", fixed=fixed_options(options), save_minutes=options.save_minutes, writes=world.is_main
+    )
+    state = keeper.find(options.resume)
+
+    model = build_model(options, dimension, world)
+    precision = Precision.choose(devices[0], amp=options.amp)
+    module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
+    task = PretrainTask(
+        module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
+        peak_lr=options.lr, seed=options.seed, rank=world.rank,
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
+    )
+    about = {"options": options.as_dict(), **describe_program(), "samples": len(dataset), "devices": devices}
+    recorder = Recorder(output, about=about, active=world.is_main)
+    pictures = RestorationPictures(
+        model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs
+    )
+    weights = WeightsWriter(output, options.as_dict(), dimension.encoder_of(model).state_dict, optimizer)
+    Trainer(
+        task, optimizer=optimizer, loader=loader, precision=precision, recorder=recorder, keeper=keeper, world=world,
+        epochs=options.epochs, seed=options.seed, log_every=options.log_every,
+        after_epoch=[pictures, weights] if world.is_main else [],
+    ).fit(state)  # fmt: skip
+
+
+def main() -> int:
+    """Run the phase that the options name."""
+    options = parse_options()
+    world = read_world()
+    try:
+        pretrain(options, world)
+    except Stopped as stopped:
+        print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
+        return EXIT_STATUS
+    finally:
+        leave()
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# 3D pre-training on chest CT.
+#
+#   bash run3d.sh                            a demonstration on made-up scans, about 3 minutes on 2 CPU cores
+#   bash run3d.sh LUNA16_DIR OUT [OPTIONS]   the published settings; OPTIONS go to main.py
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+source "$here/env.sh"
+
+if [ $# -eq 0 ]; then
+    out="runs/demo3d"
+    echo "No data set given: a demonstration on made-up scans in $out, with crops an eighth of the published size and"
+    echo "few epochs. The weights show that everything works; they are not worth keeping."
+    rm -rf "$out"
+    "$PYTHON" -m data.phantom --d 3 --out "$out/phantoms" --count 6
+    "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 6 \
+        --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
+    "$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
+        --b 6 --epochs 9 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 3 --log_every 1
+    echo "Weights: $out/pcrlv2_luna_pretask_1.0_9.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
+elif [ $# -ge 2 ]; then
+    luna="$1" out="$2"
+    shift 2
+    "$PYTHON" "$here/luna_preprocess.py" --input_rows 64 --input_cols 64 --input_deps 32 \
+        --data "$luna" --save "$out/crops" --workers "$(nproc)"
+    "$PYTHON" "$here/main.py" --data "$out/crops" --model pcrlv2 --b 32 --epochs 240 --lr 1e-3 --output "$out" \
+        --n luna --d 3 --ratio 1.0 --amp --resume auto "$@"
+else
+    echo "usage: bash run3d.sh [LUNA16_DIR OUT [OPTIONS]]" >&2
+    exit 2
+fi
