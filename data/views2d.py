@@ -1,0 +1,99 @@
+"""The 2D views: what two global and six local crops of a chest X-ray become before the network sees them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.blur2d import apply_blur, draw_blur
+from data.cutout import cutout_mask, draw_cutout
+from data.jitter import Jitter, apply_jitter, draw_jitter
+from data.resized_crop import Boxes, draw_boxes, resized_crop
+from data.turn import Turn, apply_turn, draw_turn
+from utils.records import RawImages, Views
+
+GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Spatial(NamedTuple):
+    """Where the pixels of N views come from."""
+
+    boxes: Boxes
+    turn: Turn
+
+
+class Appearance(NamedTuple):
+    """What happens to the values of N views."""
+
+    sigma: Tensor
+    jitter: Jitter
+    cutout: Tensor | None
+
+
+def draw_spatial(sizes: Tensor, area: tuple[float, float], generator: torch.Generator) -> Spatial:
+    """A box and a turn per view, in images of ``sizes`` (N 2)."""
+    return Spatial(draw_boxes(sizes, area, generator), draw_turn(len(sizes), generator))
+
+
+def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bool) -> Appearance:
+    """Blur, jitter and, for global views, squares to cut out; per view."""
+    sigma, jitter = draw_blur(n, generator), draw_jitter(n, generator)
+    return Appearance(sigma, jitter, draw_cutout(n, size, generator) if cutout else None)
+
+
+def apply_spatial(images: Tensor, params: Spatial, size: int) -> Tensor:
+    """uint8 B 1 H W to K views of each, uint8 B·K size size, view 0 of all images first."""
+    return apply_turn(resized_crop(images, params.boxes, size), params.turn)
+
+
+def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
+    """uint8 N S S to the network's input, float32 N 3 S S."""
+    changed = normalize(apply_jitter(apply_blur(views.float(), params.sigma), params.jitter))
+    if params.cutout is not None:
+        changed *= cutout_mask(params.cutout, views.shape[-1]).unsqueeze(1)
+    return changed
+
+
+def normalize(views: Tensor) -> Tensor:
+    """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
+    scale = [1 / (255 * std) for std in STD]
+    return torch.stack([views * s - m / d for s, m, d in zip(scale, MEAN, STD, strict=True)], dim=1)
+
+
+class Views2d:
+    """Raw images of one batch to the views of one step, on the batch's own device; every view has its own draws.
+
+    Args:
+        global_size, local_size: sides of the views in pixels.
+        n_local: local views of each image, V.
+    """
+
+    def __init__(self, *, global_size: int = 224, local_size: int = 96, n_local: int = 6) -> None:
+        self.global_size, self.local_size, self.n_local = global_size, local_size, n_local
+
+    def __call__(self, batch: RawImages | tuple[Tensor, Tensor] | Tensor, generator: torch.Generator) -> Views:
+        """All views of a batch.
+
+        Args:
+            batch: whole images, uint8 B 1 H W, with their sizes; or a tensor of images that fill it.
+            generator: on the batch's device; all randomness comes from it.
+
+        Returns:
+            float32, B 3 S S (local: B V 3 s s), normalised.
+        """
+        if isinstance(batch, Tensor):
+            sizes = torch.tensor(batch.shape[-2:]).expand(len(batch), 2).to(batch.device, non_blocking=True)
+            batch = RawImages(batch, sizes)
+        images, sizes = batch
+        g = self.global_size
+        spatial = draw_spatial(sizes.repeat(2, 1), GLOBAL_AREA, generator)
+        appearance = draw_appearance(2 * len(images), g, generator, cutout=True)
+        moved = apply_spatial(images, spatial, g)
+        global1, global2 = apply_appearance(moved, appearance).chunk(2)
+
+        spatial = draw_spatial(sizes.repeat(self.n_local, 1), LOCAL_AREA, generator)
+        appearance = draw_appearance(self.n_local * len(images), self.local_size, generator, cutout=False)
+        local = apply_appearance(apply_spatial(images, spatial, self.local_size), appearance)
+        local = local.unflatten(0, (self.n_local, len(images))).transpose(0, 1)
+        return Views(global1, global2, normalize(moved[: len(images)]), local)
