@@ -1,0 +1,81 @@
+"""Which of the files that a list names are there, and where; looked up once for the whole list."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.names import NameList, join_names
+from utils.errors import UserError
+
+SHOWN = 5
+
+
+class FileIndex:
+    """Where files lie, by name.
+
+    Args:
+        folders: the folders that names are relative to.
+        names: the names found in each of them.
+    """
+
+    def __init__(self, folders: Sequence[Path], names: Sequence[NameList]) -> None:
+        self.folders, self.names = list(folders), join_names(list(names))
+        hashes = self.names.hashes()
+        order = np.argsort(hashes)
+        self.hashes = hashes[order]
+        self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(part) for part in names])[order]
+
+    def locate(self, wanted: NameList, *, source: str | Path) -> np.ndarray:
+        """uint16, the folder of each wanted name.
+
+        Raises:
+            UserError: files are missing; says how many, and the first five.
+        """
+        hashes = wanted.hashes()
+        place = np.minimum(np.searchsorted(self.hashes, hashes), max(len(self.hashes) - 1, 0))
+        found = self.hashes[place] == hashes if len(self.hashes) else np.zeros(len(hashes), dtype=bool)
+        if not found.all():
+            missing = np.flatnonzero(~found)
+            first = ", ".join(wanted[int(i)] for i in missing[:SHOWN])
+            raise UserError(
+                f"{source}: {len(missing)} of its {len(wanted)} names are not in {self.folders[0].parent} ({first}"
+                f"{', ...' if len(missing) > SHOWN else ''}); use the list that belongs to the data, or an empty --lists folder"
+            )
+        return self.folder_of[place]
+
+
+def require_folder(path: str | Path, option: str = "--data") -> Path:
+    """A folder that is there and not empty.
+
+    Raises:
+        UserError: it is not.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{option}: expected a folder, there is none at {path}")
+    try:
+        empty = next(os.scandir(path), None) is None
+    except OSError as error:
+        raise UserError(f"{option}: cannot read {path}: {error.strerror or error}") from error
+    if empty:
+        raise UserError(f"{option}: {path} is empty")
+    return path
+
+
+def names_in(folder: Path, endings: tuple[bytes, ...]) -> NameList:
+    """The files of one folder with one of the endings, by name."""
+    return NameList.of(sorted(n for n in os.listdir(os.fsencode(folder)) if n.lower().endswith(endings)))
+
+
+def names_below(folder: Path, endings: tuple[bytes, ...]) -> NameList:
+    """The files anywhere below a folder with one of the endings, by their path from it."""
+    start = os.fsencode(folder)
+    found = [
+        os.path.relpath(os.path.join(where, name), start)
+        for where, _, files in os.walk(start)
+        for name in files
+        if name.lower().endswith(endings)
+    ]
+    return NameList.of(sorted(found))
