@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+
 from data.datasets import open_dataset
 from data.loader import Loader
 from data.views2d import Views2d
 from data.views3d import Views3d
-from torch import nn
-
 from engine.keeper import StateKeeper
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
@@ -84,28 +84,34 @@ def pretrain(options: Options, world: World) -> None:
     output = Path(options.output)
 
     dataset = open_dataset(
-        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed
-    )
+        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
+        longest=options.image_size,
+    )  # fmt: skip
     loader = Loader(
         dataset, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
     )  # fmt: skip
-    keeper = StateKeeper(
-        output / "state", fixed=fixed_options(options), save_minutes=options.save_minutes, writes=world.is_main
-    )
+    fixed = fixed_options(options) | {"the list of samples": dataset.fingerprint}
+    keeper = StateKeeper(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
     state = keeper.find(options.resume)
 
     model = build_model(options, dimension, world)
     precision = Precision.choose(devices[0], amp=options.amp)
     module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
     task = PretrainTask(
-        module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
+        module, dimension.build_views(), n_stages=len(list(model.stages)), n_local=N_LOCAL, epochs=options.epochs,
         peak_lr=options.lr, seed=options.seed, rank=world.rank,
     )  # fmt: skip
     optimizer = torch.optim.SGD(
         model.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
     )
-    about = {"options": options.as_dict(), **describe_program(), "samples": len(dataset), "devices": devices}
+    about = {
+        "options": options.as_dict(),
+        **describe_program(),
+        "samples": len(dataset),
+        "list": dataset.fingerprint,
+        "devices": devices,
+    }
     recorder = Recorder(output, about=about, active=world.is_main)
     pictures = RestorationPictures(
         model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs

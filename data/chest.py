@@ -28,8 +28,8 @@ def index_chest(root: str | Path) -> FileIndex:
         UserError: no such folder, or no images in it.
     """
     root = require_folder(root)
-    folders = [p for p in (root / "images", *sorted(root.glob("images_*/images")), *sorted(root.glob("images_*")))]
-    folders = [p for p in folders if p.is_dir()] or [root]
+    candidates = (root / "images", *sorted(root.glob("images_*/images")))
+    folders = [folder for folder in candidates if folder.is_dir()] or [root]
     names = [names_in(folder, ENDINGS) for folder in folders]
     if not any(len(part) for part in names):
         raise UserError(f"--data: expected PNG or JPEG images in {root} or its images/, found none")

@@ -1,6 +1,6 @@
 """The data sets of pre-training: from folders and lists to single raw samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -125,8 +125,12 @@ def open_dataset(
     Raises:
         UserError: no data, or not the data that the list names.
     """
-    open_one = {"chest": _open_chest, "chexpert": _open_chexpert, "luna": _open_luna}[name]
-    return open_one(Path(root), Path(lists), ratio, seed, part, longest)
+    openers: dict[str, Callable[..., ImageFiles | CropFiles]] = {
+        "chest": _open_chest,
+        "chexpert": _open_chexpert,
+        "luna": _open_luna,
+    }
+    return openers[name](Path(root), Path(lists), ratio, seed, part, longest)
 
 
 def _first(path: Path, ratio: float) -> NameList:

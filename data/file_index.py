@@ -41,7 +41,8 @@ class FileIndex:
             first = ", ".join(wanted[int(i)] for i in missing[:SHOWN])
             raise UserError(
                 f"{source}: {len(missing)} of its {len(wanted)} names are not in {self.folders[0].parent} ({first}"
-                f"{', ...' if len(missing) > SHOWN else ''}); use the list that belongs to the data, or an empty --lists folder"
+                f"{', ...' if len(missing) > SHOWN else ''}); give --data the data that it lists, or --lists a folder "
+                "with the list of this data (in an empty one it will be made)"
             )
         return self.folder_of[place]
 
@@ -73,7 +74,7 @@ def names_below(folder: Path, endings: tuple[bytes, ...]) -> NameList:
     """The files anywhere below a folder with one of the endings, by their path from it."""
     start = os.fsencode(folder)
     found = [
-        os.path.relpath(os.path.join(where, name), start)
+        os.path.relpath(where + b"/" + name, start)
         for where, _, files in os.walk(start)
         for name in files
         if name.lower().endswith(endings)

@@ -147,6 +147,6 @@ class Loader:
         if len(self.bad) > self.max_bad * len(self.dataset):
             first = next(iter(self.bad.values()))
             raise UserError(
-                f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples are broken, more than the {self.max_bad:.2%} "
-                f"allowed; the first: {first}"
+                f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples are broken, more than the share of "
+                f"{self.max_bad} allowed; the first: {first}"
             )
