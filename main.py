@@ -1,14 +1,17 @@
 """Pre-train an encoder with PCRLv2: the story of one run, top to bottom."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from data.datasets import open_dataset
+from data.datasets import ImageFiles, open_dataset
+from data.image_cache import CachedImages
 from data.loader import Loader
 from data.views2d import Views2d
 from data.views3d import Views3d
@@ -25,11 +28,12 @@ from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_matching, read_weights
 from utils.devices import choose_devices
-from utils.distributed import World, join, leave, read_world
+from utils.distributed import join, leave
 from utils.errors import run_command
 from utils.options import Options, fixed_options, parse_options
 from utils.provenance import describe_program
 from utils.seeding import seed_of
+from utils.world import World, read_world
 
 N_LOCAL = 6
 
@@ -37,20 +41,10 @@ N_LOCAL = 6
 class Dimension(NamedTuple):
     """What differs between 2D and 3D: values, not branches."""
 
-    build_model: Any
-    build_views: Any
-    encoder_of: Any
+    build_model: Callable[..., PCRLv2 | PCRLv23d]
+    build_views: Callable[[], Any]
+    weights_of: Callable[[Any], nn.Module]
     memory_format: torch.memory_format
-
-
-def encoder_2d(model: nn.Module) -> nn.Module:
-    """What 2D weights hold: the encoder alone, as published."""
-    return model.model.encoder  # type: ignore[union-attr, return-value]
-
-
-def whole_model(model: nn.Module) -> nn.Module:
-    """What 3D weights hold: everything, as published."""
-    return model
 
 
 def make_dimension(options: Options) -> Dimension:
@@ -58,11 +52,14 @@ def make_dimension(options: Options) -> Dimension:
     weights = None if options.encoder_weights == "none" else options.encoder_weights
     if options.d == 2:
         views = partial(Views2d, global_size=options.global_size, local_size=options.local_size, n_local=N_LOCAL)
-        return Dimension(partial(PCRLv2, encoder_weights=weights), views, encoder_2d, torch.channels_last)
-    return Dimension(PCRLv23d, Views3d, whole_model, torch.channels_last_3d)
+        # As published, 2D weights hold the encoder alone and 3D weights the whole model.
+        return Dimension(
+            partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), torch.channels_last
+        )
+    return Dimension(PCRLv23d, Views3d, lambda model: model, torch.channels_last_3d)
 
 
-def build_model(options: Options, dimension: Dimension, world: World) -> nn.Module:
+def build_model(options: Options, dimension: Dimension, world: World) -> PCRLv2 | PCRLv23d:
     """The network, the same on every process, from random, ImageNet's or given weights."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = dimension.build_model()
@@ -87,6 +84,10 @@ def pretrain(options: Options, world: World) -> None:
         name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
         longest=options.image_size,
     )  # fmt: skip
+    if options.cache and isinstance(dataset, ImageFiles):
+        dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(
+            workers=options.workers, makes=world.is_main
+        )
     loader = Loader(
         dataset, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
@@ -99,7 +100,7 @@ def pretrain(options: Options, world: World) -> None:
     precision = Precision.choose(devices[0], amp=options.amp)
     module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
     task = PretrainTask(
-        module, dimension.build_views(), n_stages=len(list(model.stages)), n_local=N_LOCAL, epochs=options.epochs,
+        module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
         peak_lr=options.lr, seed=options.seed, rank=world.rank,
     )  # fmt: skip
     optimizer = torch.optim.SGD(
@@ -116,7 +117,7 @@ def pretrain(options: Options, world: World) -> None:
     pictures = RestorationPictures(
         model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs
     )
-    weights = WeightsWriter(output, options.as_dict(), dimension.encoder_of(model).state_dict, optimizer)
+    weights = WeightsWriter(output, options.as_dict(), dimension.weights_of(model).state_dict, optimizer)
     Trainer(
         task, optimizer=optimizer, loader=loader, precision=precision, recorder=recorder, keeper=keeper, world=world,
         epochs=options.epochs, seed=options.seed, log_every=options.log_every,

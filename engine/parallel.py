@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from utils.distributed import World
 from utils.errors import UsageError
+from utils.world import World
 
 
 def check_batch(batch_size: int, *, replicas: int) -> None:

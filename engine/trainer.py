@@ -16,10 +16,11 @@ from engine.precision import Precision
 from engine.prefetch import prefetch
 from engine.recorder import Recorder
 from engine.stopping import Stopped, StopSignals
-from utils.distributed import World, barrier
+from utils.distributed import barrier
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import seed_of
+from utils.world import World
 
 
 class Task(Protocol):

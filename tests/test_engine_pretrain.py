@@ -9,10 +9,11 @@ from engine.precision import Precision
 from engine.pretrain import PretrainStep, PretrainTask
 from losses.pcrlv2 import draw_stages
 from models.stages import DecoderStage, run_stages
-from utils.distributed import World, join, leave
+from utils.distributed import join, leave
 from utils.records import LossTerms, Output, Views
 from utils.schedules import restoration_weight
 from utils.seeding import torch_generator
+from utils.world import World
 
 CPU = torch.device("cpu")
 N_LOCAL = 3

@@ -9,9 +9,9 @@ from engine.keeper import StateKeeper
 from engine.precision import Precision
 from engine.recorder import Recorder
 from engine.trainer import Trainer
-from utils.distributed import World
 from utils.records import StepOutput
 from utils.seeding import torch_generator
+from utils.world import World
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from utils.distributed import World
 from utils.errors import UsageError
+from utils.world import World
 
 DEFAULT_GPUS = (0, 1, 2, 3)
 

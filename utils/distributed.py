@@ -1,36 +1,15 @@
-"""One process among several, as torchrun starts them; a process started by hand is a world of one."""
+"""What processes say to each other; a world of one has nobody to talk to."""
 
-import os
 from datetime import timedelta
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from utils.world import World
+
 # A process that waits longer than this for another takes it for dead, so that torchrun can start both again.
 TIMEOUT = timedelta(minutes=10)
-
-
-WORLD_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-
-
-class World(NamedTuple):
-    """This process's place: ``rank`` of ``size`` over all machines, ``local_rank`` on its own."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def is_main(self) -> bool:
-        """True for the one process that writes and prints."""
-        return self.rank == 0
-
-
-def read_world() -> World:
-    """The world that torchrun's environment variables describe."""
-    return World(*(int(os.environ.get(name, default)) for name, default in WORLD_VARIABLES))
 
 
 def join(world: World, device: torch.device) -> None:

@@ -55,14 +55,15 @@ class Options:
 
 # What may differ when a run is resumed: where things lie, what computes them and how often they are said.
 MAY_CHANGE = frozenset({
-    "data", "output", "lists", "cache", "device", "gpus", "workers", "resume", "init", "save_minutes", "max_bad",
+    "data", "output", "lists", "device", "gpus", "workers", "resume", "init", "save_minutes", "max_bad",
     "compile", "log_every", "picture_every", "encoder_weights",
 })  # fmt: skip
 
 
 def fixed_options(options: Options) -> dict[str, Any]:
     """The options that must be the same when a run is resumed."""
-    return {name: value for name, value in options.as_dict().items() if name not in MAY_CHANGE}
+    fixed = {name: value for name, value in options.as_dict().items() if name not in MAY_CHANGE}
+    return fixed | {"cache": options.cache is not None}
 
 
 def _number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:
@@ -181,6 +182,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         for name in two_d:
             if getattr(options, name) != parser.get_default(name):
                 parser.error(f"--{name} is for --d 2; the sizes of 3D crops are set by luna_preprocess.py")
+    if options.cache and options.image_size:
+        parser.error("--image_size: the size of images in --cache is set by --cache_size; give one of the two")
     if options.init and options.resume not in (None, "auto"):
         parser.error("--init starts a run from weights, --resume goes on with one: give one of them")
     return options

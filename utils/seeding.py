@@ -4,10 +4,15 @@ Every random draw of a run comes from a generator seeded by the parts that name 
 step, rank). Nothing random then needs saving, and the number of workers changes nothing.
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*parts: int | str) -> int:
@@ -18,6 +23,8 @@ def seed_of(*parts: int | str) -> int:
 
 def torch_generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator on ``device`` for the named purpose."""
+    import torch  # Here, so that luna_preprocess.py starts without it.
+
     return torch.Generator(device).manual_seed(seed_of(*parts))
 
 

@@ -1,0 +1,140 @@
+"""Which parts of a CT scan become a crop pair and its local crops, and how they are cut."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data.resize import resize
+
+LOWEST, HIGHEST = -1000, 1000  # HU that become 0 and 1
+# The boxes of global and local crops, voxels of 1 mm, drawn with equal odds.
+GLOBAL_SIZES = np.array([(96, 96, 64), (96, 96, 96), (112, 112, 64), (64, 64, 32)])
+LOCAL_SIZES = np.array([(32, 32, 16), (16, 16, 16), (32, 32, 32), (8, 8, 8)])
+BORDER = np.array([70, 70, 15])  # voxels between a box and the border of the scan: not lung
+SMALLER = np.array([32, 32, 0])  # what a box loses where the scan is too narrow for it
+EXTRA_SLICES = 3  # cut behind a box, to be looked at for tissue
+LEAST_IOU = 0.3
+N_LOCAL = 6
+LOCAL_SHAPE = (16, 16, 16)
+LOCAL_MARGIN = 3  # voxels by which local crops may start outside of the pair
+
+TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)
+MOST_TISSUE = 0.15  # of a box
+SCORED_SLICES = 32
+# Pairs of boxes are drawn so many at a time, of which some fifth overlaps enough, ...
+DRAWN_AT_ONCE = 64
+# ... and so many are looked at until a scan is given up. The published program went on for ever.
+TRIES = 500
+
+Box = tuple[int, int, int, int, int, int]
+"""(x0, x1, y0, y1, z0, z1) in voxels, the ends not included."""
+
+
+class Room(NamedTuple):
+    """The boxes that a scan has room for."""
+
+    sizes: np.ndarray
+    """int64, N 3."""
+    low: np.ndarray
+    """int64, N 3: the lowest start of a box of each size."""
+    high: np.ndarray
+    """int64, N 3: the highest start, included."""
+    narrow: bool
+    """Whether borders had to shrink."""
+
+
+def scale(volume: np.ndarray) -> np.ndarray:
+    """HU to float32 in 0..1: clipped to −1000..1000 HU; a volume of floating point numbers is taken as scaled."""
+    if volume.dtype.kind == "f":
+        return volume.astype(np.float32, copy=False)
+    clipped = np.clip(volume, LOWEST, HIGHEST).astype(np.float32)
+    return (clipped - np.float32(LOWEST)) / np.float32(HIGHEST - LOWEST)
+
+
+def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
+    """Cut a box out of a scan and resize it.
+
+    Args:
+        volume: X Y Z, floating point numbers scaled to 0..1, or whole numbers in HU, which are scaled after the cut.
+        box: cut short where it leaves the volume.
+        shape: voxels of the result.
+
+    Returns:
+        float32 of ``shape``.
+
+    Raises:
+        ValueError: nothing of the box lies in the volume.
+    """
+    x0, x1, y0, y1, z0, z1 = (max(0, int(side)) for side in box)
+    part = volume[x0:x1, y0:y1, z0:z1]
+    if not part.size:
+        raise ValueError(f"expected a box within a volume of {volume.shape}, got {tuple(box)}")
+    return np.ascontiguousarray(resize(scale(part), shape))
+
+
+def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
+    """How much of a crop is soft tissue or denser, −150 HU or more: 1 a voxel, ½ where only the next slice's is.
+
+    Args:
+        crop: X Y Z in 0..1, with at least two slices behind those that are scored, as published.
+        depth: the slices scored; by default 32, or all but two where the crop has fewer.
+
+    Returns:
+        The sum over the voxels scored.
+    """
+    depth = min(SCORED_SLICES, crop.shape[2] - 2) if depth is None else depth
+    tissue = crop[:, :, : depth + 1] >= TISSUE
+    own, following = tissue[:, :, :depth], tissue[:, :, 1:]
+    return float(np.count_nonzero(own) + 0.5 * np.count_nonzero(following & ~own))
+
+
+def find_room(shape: tuple[int, int, int], sizes: np.ndarray = GLOBAL_SIZES) -> Room:
+    """Where boxes may start in a scan of ``shape``.
+
+    A box for which x has no room between the borders is 32 voxels smaller in x and y. Where one has no room even so,
+    borders shrink to a quarter of what the scan leaves, so that boxes still differ; and one that does not fit into the
+    scan at all is left out.
+    """
+    space = np.array(shape) - np.array([0, 0, EXTRA_SLICES])
+    tight = sizes[:, 0] > space[0] - 2 * BORDER[0]
+    sizes = np.where(tight[:, None], sizes - SMALLER, sizes)
+    sizes = sizes[(sizes > 0).all(axis=1) & (sizes <= space).all(axis=1)]
+    left = space - sizes
+    border = np.where(left >= 2 * BORDER, BORDER, left // 4)
+    return Room(sizes, border, left - border, bool((border < BORDER).any()))
+
+
+def draw_pairs(room: Room, rng: np.random.Generator) -> np.ndarray:
+    """Pairs of boxes whose intersection over union is above 0.3: int64, N 2 6, N from 0 to some dozens."""
+    which = rng.integers(len(room.sizes), size=(DRAWN_AT_ONCE, 2))
+    start = rng.integers(room.low[which], room.high[which], endpoint=True)
+    stop = start + room.sizes[which]
+    pairs = np.stack([start, stop], axis=-1).reshape(DRAWN_AT_ONCE, 2, 6)
+    return pairs[iou(pairs[:, 0], pairs[:, 1]) > LEAST_IOU]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes, N 6 each: N."""
+    common = np.minimum(a[:, 1::2], b[:, 1::2]) - np.maximum(a[:, ::2], b[:, ::2])
+    intersection = common.clip(0).prod(axis=1)
+    union = (a[:, 1::2] - a[:, ::2]).prod(axis=1) + (b[:, 1::2] - b[:, ::2]).prod(axis=1) - intersection
+    return intersection / union
+
+
+def cut_global(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """The global crop of a box, float32 of ``shape``, or None where more than 15 % of the box is tissue."""
+    x0, x1, y0, y1, z0, z1 = (int(side) for side in box)
+    rows, cols, depth = shape
+    crop = cut(volume, (x0, x1, y0, y1, z0, z1 + EXTRA_SLICES), (rows, cols, depth + EXTRA_SLICES))
+    if tissue_score(crop, depth) > MOST_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0):
+        return None
+    return crop[:, :, :depth]
+
+
+def draw_locals(pair: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Boxes of six local crops in and about a pair of boxes (2 6), in a scan of ``shape``: int64, 6 6."""
+    low = pair[:, ::2].min(axis=0) - LOCAL_MARGIN
+    high = pair[:, 1::2].max(axis=0) + LOCAL_MARGIN
+    start = rng.integers(low, high, size=(N_LOCAL, 3)).clip(0, np.array(shape) - 1)
+    sizes = LOCAL_SIZES[rng.integers(len(LOCAL_SIZES), size=N_LOCAL)]
+    return np.stack([start, start + sizes], axis=-1).reshape(N_LOCAL, 6)

@@ -1,0 +1,60 @@
+"""The same task for many items over several processes, of which any may be killed."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from utils.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# An item is given up when workers died over it so often: it may be what kills them, by its size for one.
+DEATHS = 3
+
+
+def run_jobs(
+    task: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[tuple[Item, Result | UserError]]:
+    """Run ``task(item)`` for all items; yields each as it is done, with its result or the UserError that it raised.
+
+    Args:
+        task: a function that can be pickled.
+        items: what can be pickled and hashed.
+        workers: processes; with 1 all is done in this one.
+    """
+    if workers == 1:
+        for item in items:
+            yield item, _caught(task, item)
+        return
+    todo, deaths = list(items)[::-1], dict.fromkeys(items, 0)
+    while todo:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            running: dict[Future[Result | UserError], Item] = {}
+            broken = False
+            while running or (todo and not broken):
+                # No more are handed out than are worked on, so that those of a dead pool are the suspects.
+                while todo and not broken and len(running) < workers:
+                    item = todo.pop()
+                    running[pool.submit(_caught, task, item)] = item
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    item = running.pop(future)
+                    if not isinstance(future.exception(), BrokenProcessPool):
+                        yield item, future.result()
+                        continue
+                    broken = True
+                    deaths[item] += 1
+                    if deaths[item] < DEATHS:
+                        todo.append(item)
+                    else:
+                        yield item, UserError(f"{DEATHS} workers died over it; is there memory enough?")
+
+
+def _caught(task: Callable[[Item], Result], item: Item) -> Result | UserError:
+    try:
+        return task(item)
+    except UserError as error:
+        return error

@@ -1,0 +1,179 @@
+"""One CT scan to the files of its crop pairs."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.crops import (
+    EXTRA_SLICES,
+    GLOBAL_SIZES,
+    LOCAL_SHAPE,
+    LOWEST,
+    TRIES,
+    Room,
+    cut,
+    cut_global,
+    draw_locals,
+    draw_pairs,
+    find_room,
+)
+from data.volumes import load_resampled
+from utils.atomic import whole_file
+from utils.errors import UserError
+from utils.seeding import numpy_generator
+
+# Changed when the same settings would give other crops, so that old ones are made anew.
+VERSION = 1
+
+
+class Settings(NamedTuple):
+    """What decides which crops a scan gives."""
+
+    shape: tuple[int, int, int]
+    """Voxels of a global crop."""
+    box_scale: tuple[float, float]
+    """By how much boxes are larger than published, in x and in y."""
+    pairs: int
+    seed: int
+    dtype: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name, as JSON gives them back."""
+        return {"version": VERSION, **self._asdict(), "shape": list(self.shape), "box_scale": list(self.box_scale)}
+
+
+class Scan(NamedTuple):
+    """A scan to preprocess."""
+
+    source: Path
+    """The ``.mhd`` file."""
+    target: Path
+    """The folder of its crops."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without ``.mhd``; in LUNA16 the series' UID, which is full of dots."""
+        return self.source.name.removesuffix(".mhd")
+
+    def file(self, kind: str, number: int) -> Path:
+        """``global``: 2 X Y Z, or ``local``: 6 16 16 16."""
+        return self.target / f"{self.name}_{kind}_{number}.npy"
+
+    @property
+    def record_file(self) -> Path:
+        """What was made of this scan, and with which settings."""
+        return self.target / f"{self.name}.json"
+
+
+def find_scan_room(shape: tuple[int, ...], settings: Settings) -> Room:
+    """The boxes that a scan of ``shape`` has room for."""
+    sizes = np.rint(GLOBAL_SIZES * np.array([*settings.box_scale, 1.0])).astype(int)
+    return find_room((shape[0], shape[1], shape[2]), sizes)
+
+
+def lengthen(volume: np.ndarray, settings: Settings) -> np.ndarray:
+    """Air behind the last slice of a scan that is too short for any box, so that the smallest fits."""
+    missing = int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - volume.shape[2]
+    if missing <= 0:
+        return volume
+    return np.pad(volume, ((0, 0), (0, 0), (0, missing)), constant_values=LOWEST)
+
+
+def make_pairs(
+    volume: np.ndarray, room: Room, settings: Settings, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw and cut crop pairs.
+
+    Args:
+        volume: int16 X Y Z, HU at 1 mm.
+        room: the boxes that it has room for.
+        settings: how many, and of which size.
+        rng: what they are drawn from.
+
+    Yields:
+        (pair float32 2 *shape, local crops float32 6 16 16 16), all in 0..1; fewer than ``settings.pairs`` where some
+        hundred tries in a row give none.
+    """
+    made = tries = 0
+    while len(room.sizes) and tries < TRIES:
+        for boxes in draw_pairs(room, rng):
+            if made == settings.pairs or tries == TRIES:
+                return
+            tries += 1
+            first = cut_global(volume, boxes[0], settings.shape)
+            second = None if first is None else cut_global(volume, boxes[1], settings.shape)
+            if first is not None and second is not None:
+                local = [cut(volume, box, LOCAL_SHAPE) for box in draw_locals(boxes, volume.shape, rng)]
+                yield np.stack([first, second]), np.stack(local)
+                made, tries = made + 1, 0
+
+
+def preprocess_scan(scan: Scan, settings: Settings) -> dict[str, Any]:
+    """Write the crops of a scan, each file whole or not at all, then the record that says that they are there.
+
+    What is drawn depends on the seed and the scan's name alone.
+
+    Returns:
+        the record.
+
+    Raises:
+        UserError: the scan is damaged, gives no pair, or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    volume = lengthen(load_resampled(scan.source), settings)
+    room = find_scan_room(volume.shape, settings)
+    if room.narrow and len(room.sizes):
+        print(f"{scan.name}: small, {volume.shape} voxels of 1 mm; borders shrink to what it allows", file=sys.stderr)
+    rng = numpy_generator(settings.seed, "crops", scan.name)
+    made = 0
+    for pair, local in make_pairs(volume, room, settings, rng):
+        for kind, array in (("global", pair), ("local", local)):
+            with whole_file(scan.file(kind, made)) as file:
+                np.save(file, array.astype(settings.dtype, copy=False))
+        made += 1
+    if made == 0:
+        why = f"no two of {TRIES} boxes have little enough tissue" if len(room.sizes) else "no box fits in"
+        raise UserError(f"{scan.source}: expected a crop pair of a scan of {volume.shape} voxels of 1 mm, but {why}")
+    remove_surplus(scan, made)
+    record = {
+        "scan": scan.name, "folder": scan.target.name, "settings": settings.as_dict(), "pairs": made,
+        "voxels": list(volume.shape), "narrow": room.narrow, "seconds": round(time.perf_counter() - started, 2),
+    }  # fmt: skip
+    write_record(scan, record)
+    return record
+
+
+def remove_surplus(scan: Scan, pairs: int) -> None:
+    """Remove the pairs that an earlier run with a larger ``--scale`` left."""
+    while scan.file("global", pairs).exists() or scan.file("local", pairs).exists():
+        for kind in ("global", "local"):
+            scan.file(kind, pairs).unlink(missing_ok=True)
+        pairs += 1
+
+
+def write_record(scan: Scan, record: dict[str, Any]) -> None:
+    """Keep what was made of a scan, or why nothing was."""
+    with whole_file(scan.record_file, "w") as file:
+        json.dump(record, file, indent=1)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a scan, or None where there is none, or none that is whole."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"scan", "settings"} <= record.keys() else None
+
+
+def is_finished(scan: Scan, settings: Settings) -> bool:
+    """Whether all crops of a scan are there, made with the same settings."""
+    record = read_record(scan.record_file)
+    if record is None or record["settings"] != settings.as_dict() or not record.get("pairs"):
+        return False
+    return all(scan.file(kind, i).exists() for kind in ("global", "local") for i in range(record["pairs"]))
