@@ -52,6 +52,8 @@ def read_header(path: str | Path) -> Header:
     fields = _fields(path)
     if fields.get("NDims") != "3":
         raise UserError(f"{path}: expected NDims = 3, got {fields.get('NDims', 'none')}")
+    if fields.get("ElementNumberOfChannels", "1") != "1":
+        raise UserError(f"{path}: expected one value a voxel, got {fields['ElementNumberOfChannels']}")
     sizes = _numbers(path, fields, "DimSize")
     spacings = _numbers(path, fields, "ElementSpacing" if "ElementSpacing" in fields else "ElementSize")
     if not all(n == int(n) and 1 <= n <= LARGEST_SIDE for n in sizes):
@@ -78,8 +80,6 @@ def load_resampled(path: str | Path) -> np.ndarray:
     header = read_header(path)
     try:
         scan = sitk.ReadImage(str(path), imageIO="MetaImageIO")
-        if scan.GetNumberOfComponentsPerPixel() != 1:
-            raise UserError(f"{path}: expected one value a voxel, got {scan.GetNumberOfComponentsPerPixel()}")
         resampled = sitk.Resample(
             scan, header.size_resampled, sitk.Transform(), sitk.sitkLinear, scan.GetOrigin(), (SPACING,) * 3,
             scan.GetDirection(), OUTSIDE, sitk.sitkInt16,

@@ -1,10 +1,16 @@
 """Mixed precision: bf16 where the hardware has it, else fp16 with a loss scaler, through torch.amp."""
 
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 (AVX-512 BF16, AMX or Arm's)."""
+    return any("bf16" in name and has is True for name, has in torch.cpu.get_capabilities().items())
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,15 @@ class Precision:
 
     @classmethod
     def choose(cls, device: torch.device, *, amp: bool) -> "Precision":
-        """float32 without ``amp``; with it bf16, or fp16 on GPUs that have no bf16."""
+        """float32 without ``amp``; with it bf16, else fp16 on a GPU. A CPU without bf16 stays with float32, and says so:
+        there half precision is emulated, hundreds of times slower."""
         dtype = torch.float32
-        if amp:
-            has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-            dtype = torch.bfloat16 if has_bf16 else torch.float16
+        if amp and device.type == "cuda":
+            dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        elif amp and cpu_has_bf16():
+            dtype = torch.bfloat16
+        elif amp:
+            print("--amp: this CPU has no bf16; computing in float32", file=sys.stderr)
         return cls(device, dtype, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16))
 
     def autocast(self) -> AbstractContextManager:

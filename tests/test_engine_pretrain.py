@@ -138,7 +138,16 @@ def test_bf16_gives_float32_terms_close_to_float32():
     torch.manual_seed(3)
     model = SmallNet()
     full = PretrainStep(model, Precision.choose(CPU, amp=False), torch.channels_last)(views, STAGES, 0.7)
-    half = PretrainStep(model, Precision.choose(CPU, amp=True), torch.channels_last)(views, STAGES, 0.7)
+    bf16 = Precision(CPU, torch.bfloat16, torch.amp.GradScaler("cpu", enabled=False))
+    half = PretrainStep(model, bf16, torch.channels_last)(views, STAGES, 0.7)
     assert half.terms.total.dtype == torch.float32
     torch.testing.assert_close(half.terms.total, full.terms.total, rtol=0.05, atol=0.05)
     assert not torch.equal(half.terms.total, full.terms.total)
+
+
+def test_amp_on_a_cpu_is_bf16_where_it_has_that_and_float32_elsewhere(monkeypatch, capsys):
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has, "amx_fp16": True})
+        assert Precision.choose(CPU, amp=True).dtype == dtype
+        assert ("no bf16" in capsys.readouterr().err) == (not has)
+    assert Precision.choose(CPU, amp=False).dtype == torch.float32
