@@ -12,12 +12,12 @@ if [ $# -eq 0 ]; then
     echo "No data set given: a demonstration on made-up scans in $out, with crops an eighth of the published size and"
     echo "few epochs. The weights show that everything works; they are not worth keeping."
     rm -rf "$out"
-    "$PYTHON" -m data.phantom --d 3 --out "$out/phantoms" --count 6
-    "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 6 \
+    PYTHONPATH="$here" "$PYTHON" -m data.phantom --d 3 --out "$out/phantoms" --count 4
+    "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
         --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
     "$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
-        --b 6 --epochs 9 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 3 --log_every 1
-    echo "Weights: $out/pcrlv2_luna_pretask_1.0_9.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
+        --b 4 --epochs 4 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
+    echo "Weights: $out/pcrlv2_luna_pretask_1.0_4.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
 elif [ $# -ge 2 ]; then
     luna="$1" out="$2"
     shift 2

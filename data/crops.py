@@ -1,5 +1,6 @@
 """Which parts of a CT scan become a crop pair and its local crops, and how they are cut."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ LOWEST, HIGHEST = -1000, 1000  # HU that become 0 and 1
 GLOBAL_SIZES = np.array([(96, 96, 64), (96, 96, 96), (112, 112, 64), (64, 64, 32)])
 LOCAL_SIZES = np.array([(32, 32, 16), (16, 16, 16), (32, 32, 32), (8, 8, 8)])
 BORDER = np.array([70, 70, 15])  # voxels between a box and the border of the scan: not lung
-SMALLER = np.array([32, 32, 0])  # what a box loses where the scan is too narrow for it
+SMALLER = np.array([32, 32, 0])  # what a box loses where the scan is too narrow for it, voxels
 EXTRA_SLICES = 3  # cut behind a box, to be looked at for tissue
 LEAST_IOU = 0.3
 N_LOCAL = 6
@@ -20,10 +21,10 @@ LOCAL_MARGIN = 3  # voxels by which local crops may start outside of the pair
 
 TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)
 MOST_TISSUE = 0.15  # of a box
-SCORED_SLICES = 32
-# Pairs of boxes are drawn so many at a time, of which some fifth overlaps enough, ...
-DRAWN_AT_ONCE = 64
-# ... and so many are looked at until a scan is given up. The published program went on for ever.
+SHAPE = (64, 64, 32)  # of a published crop
+# Pairs of boxes are drawn so many at a time, of which a twentieth or so overlaps enough, ...
+DRAWN_AT_ONCE = 256
+# ... and so many are looked at in a row until a scan is given up. The published program went on for ever.
 TRIES = 500
 
 Box = tuple[int, int, int, int, int, int]
@@ -82,22 +83,23 @@ def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
     Returns:
         The sum over the voxels scored.
     """
-    depth = min(SCORED_SLICES, crop.shape[2] - 2) if depth is None else depth
+    depth = min(SHAPE[2], crop.shape[2] - 2) if depth is None else depth
     tissue = crop[:, :, : depth + 1] >= TISSUE
     own, following = tissue[:, :, :depth], tissue[:, :, 1:]
     return float(np.count_nonzero(own) + 0.5 * np.count_nonzero(following & ~own))
 
 
-def find_room(shape: tuple[int, int, int], sizes: np.ndarray = GLOBAL_SIZES) -> Room:
-    """Where boxes may start in a scan of ``shape``.
+def find_room(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -> Room:
+    """Where boxes may start in a scan of ``shape``; in x and y they are ``box_scale`` times as large as published.
 
     A box for which x has no room between the borders is 32 voxels smaller in x and y. Where one has no room even so,
     borders shrink to a quarter of what the scan leaves, so that boxes still differ; and one that does not fit into the
     scan at all is left out.
     """
     space = np.array(shape) - np.array([0, 0, EXTRA_SLICES])
+    sizes, smaller = (np.rint(x * np.array([*box_scale, 1])).astype(int) for x in (GLOBAL_SIZES, SMALLER))
     tight = sizes[:, 0] > space[0] - 2 * BORDER[0]
-    sizes = np.where(tight[:, None], sizes - SMALLER, sizes)
+    sizes = np.where(tight[:, None], sizes - smaller, sizes)
     sizes = sizes[(sizes > 0).all(axis=1) & (sizes <= space).all(axis=1)]
     left = space - sizes
     border = np.where(left >= 2 * BORDER, BORDER, left // 4)
@@ -122,11 +124,16 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def cut_global(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The global crop of a box, float32 of ``shape``, or None where more than 15 % of the box is tissue."""
+    """The global crop of a box, float32 of ``shape``, or None where it has too much tissue.
+
+    Published crops of 64×64×32 may score 15 % of the voxels of their box before it was resized, so that a box of 96³ is
+    never rejected; crops of other sizes are held to the same share.
+    """
     x0, x1, y0, y1, z0, z1 = (int(side) for side in box)
     rows, cols, depth = shape
     crop = cut(volume, (x0, x1, y0, y1, z0, z1 + EXTRA_SLICES), (rows, cols, depth + EXTRA_SLICES))
-    if tissue_score(crop, depth) > MOST_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0):
+    most = MOST_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
+    if tissue_score(crop, depth) > most:
         return None
     return crop[:, :, :depth]
 

@@ -70,13 +70,7 @@ class Scan(NamedTuple):
         return self.target / f"{self.name}.json"
 
 
-def find_scan_room(shape: tuple[int, ...], settings: Settings) -> Room:
-    """The boxes that a scan of ``shape`` has room for."""
-    sizes = np.rint(GLOBAL_SIZES * np.array([*settings.box_scale, 1.0])).astype(int)
-    return find_room((shape[0], shape[1], shape[2]), sizes)
-
-
-def lengthen(volume: np.ndarray, settings: Settings) -> np.ndarray:
+def lengthen(volume: np.ndarray) -> np.ndarray:
     """Air behind the last slice of a scan that is too short for any box, so that the smallest fits."""
     missing = int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - volume.shape[2]
     if missing <= 0:
@@ -101,6 +95,7 @@ def make_pairs(
     """
     made = tries = 0
     while len(room.sizes) and tries < TRIES:
+        tries += 1
         for boxes in draw_pairs(room, rng):
             if made == settings.pairs or tries == TRIES:
                 return
@@ -125,8 +120,8 @@ def preprocess_scan(scan: Scan, settings: Settings) -> dict[str, Any]:
         UserError: the scan is damaged, gives no pair, or the folder cannot be written.
     """
     started = time.perf_counter()
-    volume = lengthen(load_resampled(scan.source), settings)
-    room = find_scan_room(volume.shape, settings)
+    volume = lengthen(load_resampled(scan.source))
+    room = find_room(volume.shape, settings.box_scale)
     if room.narrow and len(room.sizes):
         print(f"{scan.name}: small, {volume.shape} voxels of 1 mm; borders shrink to what it allows", file=sys.stderr)
     rng = numpy_generator(settings.seed, "crops", scan.name)
