@@ -105,6 +105,12 @@ def test_a_mark_windows_line_ends_and_no_last_line_end(path):
     assert list(read(path, b"\xef\xbb\xbfa.png\tx\r\n\r\n  b.png 1\rc.png")) == ["a.png", "b.png", "c.png"]
 
 
+@pytest.mark.parametrize("portion", [1, 64, 1000])
+def test_lines_longer_than_a_portion_stay_whole(path, portion):
+    names = ["a" * 300 + str(i) for i in range(3)]
+    assert list(read(path, "".join(f"{name} {'0' * 200}\n" for name in names).encode(), portion)) == names
+
+
 def test_repeated_names_are_dropped_and_counted(path, capsys):
     assert list(read(path, b"b\na 1\nb 0\nc\na\nb\n")) == ["b", "a", "c"]
     assert capsys.readouterr().err == f"{path}: 3 repeated names are dropped\n"

@@ -57,6 +57,12 @@ def test_copies_share_nothing_and_lie_in_the_usual_layout(tmp_path):
     assert copy["x"][0][0].sum() == copy["last"].sum() == 276
 
 
+def test_a_part_of_a_large_tensor_is_saved_without_the_rest(tmp_path):
+    save_checkpoint(tmp_path / "w.pt", {"part": torch.zeros(100_000)[:5], "step": torch.ones(2, requires_grad=True)})
+    assert (tmp_path / "w.pt").stat().st_size < 10_000
+    assert not torch.load(tmp_path / "w.pt")["step"].requires_grad
+
+
 def test_a_checkpoint_that_cannot_be_saved_leaves_the_old_one(tmp_path):
     save_checkpoint(tmp_path / "w.pt", CONTENT)
     with pytest.raises(Exception, match="pickle|lambda"):
