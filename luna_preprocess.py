@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data.file_index import require_folder
 from data.jobs import run_jobs
 from data.luna_pairs import Scan, Settings, is_finished, preprocess_scan, read_record, write_record
+from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
 from utils.errors import UserError, run_command
 from utils.world import World, read_world
@@ -29,31 +30,33 @@ DIVISOR = 8
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options typed; a wrong one ends the program with one line and status 2."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="luna_preprocess.py", allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd. Finished scans are "
         "skipped, so that a run that was stopped goes on. Started by torchrun, several machines share the scans out.",
     )  # fmt: skip
+    whole, size, seed = number(int, 1, 10**6), number(int, DIVISOR, 4096), number(int, 0, 2**62)
     parser.add_argument("--data", required=True, help="folder of subset0 ... subset9")
     parser.add_argument("--save", required=True, help="folder for the crops")
-    parser.add_argument("--fold", type=int, help="preprocess one subset only; unset: all")
-    parser.add_argument("--scale", type=int, default=16, help="crop pairs a scan")
+    parser.add_argument("--fold", type=number(int, 0, 9), help="preprocess one subset only; unset: all")
+    parser.add_argument("--scale", type=whole, default=16, help="crop pairs a scan")
     for name, size in (("rows", 64), ("cols", 64), ("deps", 32)):
-        parser.add_argument(f"--input_{name}", type=int, default=size, help="voxels of a global crop")
+        parser.add_argument(
+            f"--input_{name}", type=number(int, DIVISOR, 4096), default=size, help="voxels of a global crop"
+        )
     for name in ("rows", "cols"):
         help_text = f"mm of the smallest box that is cut; the others keep their proportion ({name})"
-        parser.add_argument(f"--crop_{name}", type=int, default=PUBLISHED_SIDE, help=help_text)
+        parser.add_argument(f"--crop_{name}", type=size, default=PUBLISHED_SIDE, help=help_text)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=int, default=cores, help="processes, about 1 GB each; unset: one a core")
-    parser.add_argument("--seed", type=int, default=42, help="what all randomness comes from, with the scan's name")
+    parser.add_argument("--workers", type=whole, default=cores, help="processes, about 1 GB each; unset: one a core")
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from, with the scan's name"
+    )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="float16 halves the disk")
     options = parser.parse_args(arguments)
     for name in ("input_rows", "input_cols", "input_deps"):
-        if getattr(options, name) < DIVISOR or getattr(options, name) % DIVISOR:
+        if getattr(options, name) % DIVISOR:
             parser.error(f"--{name}: expected a multiple of {DIVISOR}, got {getattr(options, name)}")
-    for name in ("crop_rows", "crop_cols", "scale", "workers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: expected 1 or more, got {getattr(options, name)}")
     return options
 
 

@@ -12,11 +12,11 @@ if [ $# -eq 0 ]; then
     echo "No data set given: a demonstration on made-up images in $out, with views smaller than the published ones,"
     echo "random first weights and few epochs. The weights show that everything works; they are not worth keeping."
     rm -rf "$out"
-    PYTHONPATH="$here" "$PYTHON" -m data.phantom --d 2 --out "$out/phantoms" --count 72
+    PYTHONPATH="$here" "$PYTHON" -m data.phantom --d 2 --out "$out/phantoms" --count 96
     "$PYTHON" "$here/main.py" --data "$out/phantoms" --lists "$out/lists" --output "$out" --n chest --d 2 \
-        --b 12 --epochs 5 --lr 1e-2 --ratio 1.0 --workers 1 --global_size 96 --local_size 32 \
+        --b 12 --epochs 9 --lr 1e-2 --ratio 1.0 --workers 1 --global_size 96 --local_size 32 \
         --encoder_weights none --picture_every 2 --log_every 1
-    echo "Weights: $out/pcrlv2_chest_pretask_1.0_5.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
+    echo "Weights: $out/pcrlv2_chest_pretask_1.0_9.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
 elif [ $# -ge 2 ]; then
     nih="$1" out="$2"
     shift 2

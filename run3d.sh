@@ -16,8 +16,8 @@ if [ $# -eq 0 ]; then
     "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
         --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
     "$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
-        --b 4 --epochs 4 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
-    echo "Weights: $out/pcrlv2_luna_pretask_1.0_4.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
+        --b 4 --epochs 3 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
+    echo "Weights: $out/pcrlv2_luna_pretask_1.0_3.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
 elif [ $# -ge 2 ]; then
     luna="$1" out="$2"
     shift 2

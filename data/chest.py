@@ -96,31 +96,44 @@ def read_findings(table: Path) -> dict[str, tuple[int, ...]]:
     """Image name to its 14 labels, from NIH's ``Data_Entry_2017*.csv``.
 
     Raises:
-        UserError: the table lacks its columns.
+        UserError: the table cannot be read, lacks its columns, or was cut short.
     """
-    with open(table, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"Image Index", "Finding Labels"} <= set(reader.fieldnames or ()):
-            raise UserError(f"{table}: expected the columns 'Image Index' and 'Finding Labels'")
-        rows = [(row["Image Index"], row["Finding Labels"].split("|")) for row in reader]
+    rows = [(name, found.split("|")) for name, found in _read_columns(table, "Image Index", "Finding Labels")]
     return {name: tuple(int(finding in found) for finding in FINDINGS) for name, found in rows}
+
+
+def _read_columns(table: Path, *columns: str) -> list[tuple[str, ...]]:
+    """Some columns of a CSV table.
+
+    Raises:
+        UserError: the table cannot be read, lacks a column, or has a row without it.
+    """
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                expected = " and ".join(map(repr, columns))
+                raise UserError(f"{table}: expected the column{'s' * (len(columns) > 1)} {expected}")
+            rows = [tuple(row[column] for column in columns) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table}: expected a table in UTF-8 ({error})") from None
+    short = next((i for i, row in enumerate(rows) if None in row), None)
+    if short is not None:
+        raise UserError(f"{table}: its row {short + 1} is cut short")
+    return rows
 
 
 def make_chexpert_list(root: str | Path, lists: str | Path, index: FileIndex, *, seed: int) -> None:
     """Make ``chexpert_train.txt`` from ``train.csv``, frontal and lateral, else from the images found, and keep it.
 
     Raises:
-        UserError: ``train.csv`` has no column Path.
+        UserError: ``train.csv`` cannot be read, has no column Path, or was cut short.
     """
     folder = chexpert_folder(root)
     table = folder / "train.csv"
     names: Iterable[str] = (name for name in index.names if name.startswith("train/"))
     if table.exists():
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "Path" not in (reader.fieldnames or ()):
-                raise UserError(f"{table}: expected a column 'Path'")
-            names = [row["Path"] for row in reader]
+        names = [path for (path,) in _read_columns(table, "Path")]
     else:
         print(f"no train.csv in {folder}: the list is made from the images found", file=sys.stderr)
     keep_list(list_path(lists, "chexpert", "train"), seeded_order(names, seed), source=str(folder))

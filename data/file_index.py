@@ -23,7 +23,7 @@ class FileIndex:
     def __init__(self, folders: Sequence[Path], names: Sequence[NameList]) -> None:
         self.folders, self.names = list(folders), join_names(list(names))
         hashes = self.names.hashes()
-        order = np.argsort(hashes)
+        order = np.argsort(hashes, kind="stable")
         self.hashes = hashes[order]
         self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(part) for part in names])[order]
 
@@ -40,7 +40,8 @@ class FileIndex:
             missing = np.flatnonzero(~found)
             first = ", ".join(wanted[int(i)] for i in missing[:SHOWN])
             raise UserError(
-                f"{source}: {len(missing)} of its {len(wanted)} names are not in {self.folders[0].parent} ({first}"
+                f"{source}: {len(missing)} of its {len(wanted)} names are not in "
+                f"{os.path.commonpath(self.folders)} ({first}"
                 f"{', ...' if len(missing) > SHOWN else ''}); give --data the data that it lists, or --lists a folder "
                 "with the list of this data (in an empty one it will be made)"
             )

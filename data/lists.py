@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ NEWLINE, SPACE, TAB = 10, 32, 9
 FORBIDDEN = np.array([0, ord("\\")], dtype=np.uint8)
 # Lists are parsed so many bytes at a time, which bounds the memory that takes.
 PORTION = 1 << 24
+# Windows and old Macintosh line ends made plain, and the rarer ASCII blanks.
+PLAIN = bytes.maketrans(b"\r\x0b\x0c", b"\n  ")
+# No blanks, which end a name, and no bytes that are not UTF-8, which file names may have.
+LISTABLE = re.compile("[^ \t\n\r\x0b\x0c\0\ud800-\udfff]+")
 
 
 def list_path(folder: str | Path, name: str, part: str) -> Path:
@@ -38,6 +43,7 @@ def read_names(path: str | Path) -> NameList:
     try:
         with open(path, "rb") as file:
             for text in _portions(file):
+                _check_encoding(text, path)
                 part = _first_words(text)
                 _check(part, path)
                 parts.append(part)
@@ -58,7 +64,7 @@ def _portions(file: IO[bytes]) -> Iterator[bytes]:
     rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
     while True:
         block = file.read(PORTION)
-        text = (rest + block).replace(b"\r", b"\n")
+        text = (rest + block).translate(PLAIN)
         if not block:
             yield text + b"\n"
             return
@@ -98,11 +104,15 @@ def _first_of_each(values: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _check(names: NameList, path: Path) -> None:
+def _check_encoding(text: bytes, path: Path) -> None:
     try:
-        codecs.utf_8_decode(names.buffer.tobytes(), "strict", True)
+        codecs.utf_8_decode(text, "strict", True)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start})") from None
+        line = text[text.rfind(b"\n", 0, error.start) + 1 :].partition(b"\n")[0]
+        raise UserError(f"{path}: expected UTF-8 text ({error.reason} in the line {line[:80]!r})") from None
+
+
+def _check(names: NameList, path: Path) -> None:
     content = names.buffer
     dots = bool(((content[1:] == ord(".")) & (content[:-1] == ord("."))).any())
     if dots or bool(np.isin(content, FORBIDDEN).any()) or bool((content[names.ends - names.lengths] == ord("/")).any()):
@@ -125,16 +135,25 @@ def fingerprint(names: NameList) -> str:
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
-    """Names in an order that depends on the seed and on the names alone, not on the file system."""
-    return sorted(names, key=lambda name: (seed_of(seed, "list", name), name))
+    """Names in an order that depends on the seed and on the names alone, not on the file system.
+
+    Names that no list can hold, with blanks or not in UTF-8, are left out and counted on stderr.
+    """
+    names = list(names)
+    listable = [name for name in names if LISTABLE.fullmatch(name)]
+    if len(listable) < len(names):
+        print(f"{len(names) - len(listable)} names with blanks or not in UTF-8 are left out", file=sys.stderr)
+    return sorted(listable, key=lambda name: (seed_of(seed, "list", name), name))
 
 
 def keep_list(path: Path, lines: Iterable[str], *, source: str) -> None:
-    """Keep a list that was made, and say so.
+    """Keep a list that was made, and say so; one that is there already is left as it is.
 
     Raises:
         UserError: the folder cannot be written.
     """
+    if path.is_file():
+        return
     lines = list(lines)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

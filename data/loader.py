@@ -1,7 +1,9 @@
 """Batches in an order that is a pure function of (seed, epoch), from any step on, with broken samples replaced."""
 
+import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +43,11 @@ class _Order(Sampler[list[Key]]):
 
 
 class _Samples(Dataset):
-    """Samples by key, each with the broken ones that were met on the way: (sample, {index: reason})."""
+    """Samples by key, each with the broken ones that were met on the way: (sample, {index: reason}).
+
+    The sample is None when all tries were broken. The main process raises the error: one that a worker raises reaches
+    the user with the worker's traceback in its message.
+    """
 
     def __init__(self, dataset: RawDataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
@@ -55,17 +61,19 @@ class _Samples(Dataset):
             except (UserError, OSError) as error:
                 broken[index] = str(error)
             index = seed_of(self.seed, "replacement", epoch, key[1], attempt) % len(self.dataset)
-        raise UserError(f"{TRIES} samples in a row could not be read, the last: {next(reversed(broken.values()))}")
+        return None, broken
 
 
 class _Collate:
-    """Samples to (batch, broken samples)."""
+    """Samples to (batch, broken samples); the batch is None when a sample is."""
 
     def __init__(self, dataset: RawDataset) -> None:
         self.dataset = dataset
 
     def __call__(self, samples: list[tuple[Any, dict[int, str]]]) -> tuple[Any, dict[int, str]]:
         broken = {index: reason for _, found in samples for index, reason in found.items()}
+        if any(sample is None for sample, _ in samples):
+            return None, broken
         return self.dataset.collate([sample for sample, _ in samples]), broken
 
 
@@ -74,6 +82,24 @@ def _start_worker(worker: int) -> None:
     # The main process decides when to stop: it notes SIGTERM and ends the workers, by SIGTERM if they hang.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Keep torch from raising a worker's death, by its handler of SIGCHLD, in the midst of the use of a batch.
+
+    It is raised afterwards instead.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+    if callable(handler):
+        handler(signal.SIGCHLD, None)
 
 
 class Loader:
@@ -91,7 +117,7 @@ class Loader:
         max_bad: share of samples that may be broken.
 
     Raises:
-        UsageError: the batch does not divide into equal parts.
+        UsageError: the batch does not divide into equal parts, or into parts of one.
         UserError: fewer samples than two a process.
     """
 
@@ -101,6 +127,8 @@ class Loader:
     ) -> None:  # fmt: skip
         if batch_size % world_size:
             raise UsageError(f"--b: expected a multiple of the {world_size} processes, got {batch_size}")
+        if batch_size < 2 * world_size:
+            raise UsageError(f"--b: expected two samples at least for each of {world_size} processes, got {batch_size}")
         self.dataset, self.max_bad = dataset, max_bad
         self.batch_size = min(batch_size, len(dataset) - len(dataset) % world_size)
         if self.batch_size < 2 * world_size:
@@ -129,12 +157,21 @@ class Loader:
             try:
                 for batch, broken in self.loader:
                     self._note(broken)
-                    yield batch
+                    if batch is None:
+                        last = next(reversed(broken.values()))
+                        raise UserError(f"{TRIES} samples in a row could not be read, the last: {last}")
                     step += 1
+                    with _no_interruption():
+                        yield batch
             except RuntimeError as error:
-                restarts += 1
-                if "DataLoader worker" not in str(error) or restarts > RESTARTS:
+                # A bug in a worker's code comes as "Caught ... in DataLoader worker process", with no pid.
+                if not str(error).startswith("DataLoader worker (pid"):
                     raise
+                restarts += 1
+                if restarts > RESTARTS:
+                    raise UserError(
+                        f"loader workers died {restarts} times in one epoch ({error}); give less to --workers, or 0"
+                    ) from error
                 print(f"a loader worker died ({error}); starting new ones at step {step}", file=sys.stderr)
                 self.loader = DataLoader(self.samples, **self.settings)
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+import tokenize
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,11 @@ from utils.errors import UserError
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 SUBSETS = {"train": range(7), "valid": range(7, 10)}
 GLOBAL = re.compile(r"(?P<scan>.+)_global_(?P<number>\d+)\.npy")
+
+# What NumPy raises for files that were cut short or are something else.
+UNREADABLE = (
+    OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class CropFile(NamedTuple):
@@ -71,7 +78,7 @@ def find_crops(root: Path, names: NameList, *, part: str, source: Path) -> list[
         UserError: no crop pair of some listed scan is there; says how many, and the first five.
     """
     crops = scan_folder(root, part)
-    index = FileIndex([root / f"subset{SUBSETS[part][0]}"], [NameList.of(sorted({crop.scan for crop in crops}))])
+    index = FileIndex([root], [NameList.of(sorted({crop.scan for crop in crops}))])
     index.locate(names, source=source)
     wanted = set(names)
     return [crop for crop in crops if crop.scan in wanted]
@@ -94,7 +101,7 @@ def _read_array(path: Path) -> Tensor:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"expected crops, there is no file {path}") from None
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError) as error:
+    except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: expected an array of crops, it is damaged or something else ({reason})") from None
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype.kind != "f" or not array.size:

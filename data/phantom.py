@@ -6,7 +6,6 @@
 Both also write what is lung and what is nodule, in masks/.
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 
 from data.phantom_ct import MIN_WIDTH, WIDTH, CtPhantom, draw_ct
 from data.phantom_xray import DIAMETERS, FINDINGS, draw_xray
+from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
 from utils.errors import UserError, run_command
 from utils.seeding import numpy_generator
@@ -182,21 +182,21 @@ def _write_table(path: Path, header: str, rows: Sequence[Sequence[Any]]) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the data set that the options ask for."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m data.phantom",
         allow_abbrev=False,
         description="Make a made-up data set: chest X-rays as NIH ChestX-ray14 (--d 2), chest CT as LUNA16 (--d 3).",
     )
     parser.add_argument("--d", type=int, choices=[2, 3], default=3, help="dimensions (default 3)")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the data set")
-    parser.add_argument("--count", type=int, required=True, help="images or scans")
-    parser.add_argument("--seed", type=int, default=42, help="what all randomness comes from (default 42)")
+    parser.add_argument("--count", type=number(int, 1, 100000), required=True, help="images or scans")
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from (default 42)"
+    )
     parser.add_argument(
         "--size", type=int, help=f"height of an image in pixels ({LONGEST}) or width of a scan in mm ({WIDTH:g})"
     )
     options = parser.parse_args(arguments)
-    if not 1 <= options.count <= 100000:
-        parser.error(f"--count: expected 1 to 100000 images or scans, got {options.count}")
     low, high = (64, 4096) if options.d == 2 else (MIN_WIDTH, 600)
     if options.size is not None and not low <= options.size <= high:
         parser.error(f"--size: expected {low} to {high} with --d {options.d}, got {options.size}")

@@ -23,8 +23,10 @@ class Precision:
 
     @classmethod
     def choose(cls, device: torch.device, *, amp: bool) -> "Precision":
-        """float32 without ``amp``; with it bf16, else fp16 on a GPU. A CPU without bf16 stays with float32, and says so:
-        there half precision is emulated, hundreds of times slower."""
+        """float32 without ``amp``; with it bf16, else fp16 on a GPU.
+
+        A CPU without bf16 stays with float32, and says so: there half precision is emulated, hundreds of times slower.
+        """
         dtype = torch.float32
         if amp and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,10 @@ EVERY_EPOCHS, PUBLISHED_LAST_EPOCH = 100, 240
 
 
 # What torch.load raises for files that were cut short or are something else.
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def weights_due(epoch: int, epochs: int) -> bool:

@@ -28,9 +28,8 @@ def choose_devices(*, device: str | None, gpus: Sequence[int] | None, world: Wor
     if device is not None and device != "cuda":
         return [_named_device(device, count)]
     if count == 0:
-        if device == "cuda" or gpus:
-            option = "--device cuda" if device else f"--gpus {','.join(map(str, gpus or ()))}"
-            raise UsageError(f"{option}: expected a CUDA GPU, this machine has none; use --device cpu")
+        if device == "cuda":
+            raise UsageError("--device cuda: expected a CUDA GPU, this machine has none; use --device cpu")
         if world.is_main:
             print(
                 "no GPU here: running on the CPU, which is far slower than the published settings assume",

@@ -1,11 +1,12 @@
 """The options of ``main.py``: one small typed frozen object, made from the command line and nowhere else."""
 
 import argparse
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from utils.arguments import OneLineParser, number
 
 DATASETS_OF_DIMENSION = {2: ("chest", "chexpert"), 3: ("luna",)}
 LISTS = Path(__file__).parent.parent / "train_val_txt"
@@ -66,22 +67,6 @@ def fixed_options(options: Options) -> dict[str, Any]:
     return fixed | {"cache": options.cache is not None}
 
 
-def _number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:
-    """A parser of numbers in [low, high], or (low, high]."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
-        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
-            above = "above" if open_low else "from"
-            raise argparse.ArgumentTypeError(f"expected a number {above} {low:g} to {high:g}, got {text}")
-        return value
-
-    return parse
-
-
 def _indices(text: str) -> tuple[int, ...]:
     try:
         indices = tuple(int(part) for part in text.split(","))
@@ -94,7 +79,7 @@ def _indices(text: str) -> tuple[int, ...]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of ``main.py``. Prefixes are refused: ``--weight`` must never mean ``--weight_decay``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="main.py",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -108,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_method(group: argparse._ArgumentGroup) -> None:
-    whole, rate = _number(int, 1, 10**9), _number(float, 0, 1e6)
+    whole, rate = number(int, 1, 10**9), number(float, 0, 1e6)
     group.add_argument("--data", required=True, help="data set folder")
     group.add_argument("--output", required=True, help="folder for weights, state and records of the run")
     group.add_argument("--model", default="pcrlv2", choices=["pcrlv2"], help="method")
@@ -116,15 +101,15 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--n", "--dataset", default="luna", choices=["chest", "chexpert", "luna"], help="data set")
     group.add_argument("--d", "--dim", default=3, type=int, choices=[2, 3], help="dimensions")
     group.add_argument("--b", "--batch_size", default=16, type=whole, help="batch size over all GPUs and processes")
-    group.add_argument("--epochs", default=100, type=_number(int, 0, 10**6), help="last epoch; 0 to this are run")
+    group.add_argument("--epochs", default=100, type=number(int, 0, 10**6), help="last epoch; 0 to this are run")
     group.add_argument("--lr", default=1e-3, type=rate, help="peak learning rate")
-    group.add_argument("--momentum", default=0.9, type=_number(float, 0, 1), help="momentum of SGD")
+    group.add_argument("--momentum", default=0.9, type=number(float, 0, 1), help="momentum of SGD")
     group.add_argument("--weight_decay", default=1e-4, type=rate, help="weight decay of SGD")
-    ratio = _number(float, 0, 1, open_low=True)
+    ratio = number(float, 0, 1, open_low=True)
     group.add_argument(
         "--ratio", default=0.8, type=ratio, help="share of the list to pre-train on, the rest fine-tunes"
     )
-    group.add_argument("--seed", default=42, type=_number(int, 0, 2**62), help="what all randomness comes from")
+    group.add_argument("--seed", default=42, type=number(int, 0, 2**62), help="what all randomness comes from")
     on_off = argparse.BooleanOptionalAction
     group.add_argument("--amp", default=False, action=on_off, help="mixed precision: bf16, else fp16")
     group.add_argument(
@@ -134,25 +119,25 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_views(group: argparse._ArgumentGroup) -> None:
-    size = _number(int, 32, 4096)
+    size = number(int, 32, 4096)
     group.add_argument("--lists", default=str(LISTS), help="folder of the lists of names")
     group.add_argument("--global_size", default=224, type=size, help="2D: side of a global view in pixels, times of 32")
     group.add_argument("--local_size", default=96, type=size, help="2D: side of a local view in pixels, times of 32")
     group.add_argument(
-        "--image_size", default=0, type=_number(int, 0, 65536),
+        "--image_size", default=0, type=number(int, 0, 65536),
         help="2D: longest side that images are shrunk to when read, 0 for as they are; changes what views see",
     )  # fmt: skip
     group.add_argument("--cache", help="2D: folder for a memory map of all images, made once; changes what views see")
     group.add_argument("--cache_size", default=512, type=size, help="2D: longest side of images in --cache")
     group.add_argument(
-        "--max_bad", default=0.01, type=_number(float, 0, 1), help="share of broken samples above which the run ends"
+        "--max_bad", default=0.01, type=number(float, 0, 1), help="share of broken samples above which the run ends"
     )
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gpus", type=_indices, help="GPU indices for DataParallel; unset: of 0,1,2,3 those that exist")
     group.add_argument("--device", help="cpu, cuda or cuda:INDEX; unset: CUDA when there is one")
-    group.add_argument("--workers", default=4, type=_number(int, 0, 1024), help="loader processes")
+    group.add_argument("--workers", default=4, type=number(int, 0, 1024), help="loader processes")
     on_off = argparse.BooleanOptionalAction
     group.add_argument("--compile", default=False, action=on_off, help="compile the network (one device a process)")
 
@@ -160,9 +145,9 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
 def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--resume", help="auto: go on with the run in --output, if there is one; or the FILE of a state")
     group.add_argument("--init", metavar="FILE", help="weights to start from: .pt of this program or of the authors")
-    minutes = _number(float, 0, 10**6)
+    minutes = number(float, 0, 10**6)
     group.add_argument("--save_minutes", default=10.0, type=minutes, help="minutes between states within an epoch")
-    whole = _number(int, 1, 10**6)
+    whole = number(int, 1, 10**6)
     group.add_argument("--log_every", default=20, type=whole, help="steps between readings of the losses")
     group.add_argument("--picture_every", default=10, type=whole, help="epochs between pictures of restorations")
 

@@ -1,0 +1,28 @@
+"""Command lines whose errors are one line."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse without the page of usage before each error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:
+    """A parser of numbers in [low, high], or (low, high], for ``type=`` of an argument."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+        if not low <= value <= high or (open_low and value == low):
+            above = "above" if open_low else "from"
+            raise argparse.ArgumentTypeError(f"expected a number {above} {low:g} to {high:g}, got {text}")
+        return value
+
+    return parse
