@@ -35,15 +35,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd. Finished scans are "
         "skipped, so that a run that was stopped goes on. Started by torchrun, several machines share the scans out.",
     )  # fmt: skip
-    whole, size, seed = number(int, 1, 10**6), number(int, DIVISOR, 4096), number(int, 0, 2**62)
+    whole, size = number(int, 1, 10**6), number(int, DIVISOR, 4096)
     parser.add_argument("--data", required=True, help="folder of subset0 ... subset9")
     parser.add_argument("--save", required=True, help="folder for the crops")
     parser.add_argument("--fold", type=number(int, 0, 9), help="preprocess one subset only; unset: all")
     parser.add_argument("--scale", type=whole, default=16, help="crop pairs a scan")
-    for name, size in (("rows", 64), ("cols", 64), ("deps", 32)):
-        parser.add_argument(
-            f"--input_{name}", type=number(int, DIVISOR, 4096), default=size, help="voxels of a global crop"
-        )
+    for name, default in (("rows", 64), ("cols", 64), ("deps", 32)):
+        parser.add_argument(f"--input_{name}", type=size, default=default, help="voxels of a global crop")
     for name in ("rows", "cols"):
         help_text = f"mm of the smallest box that is cut; the others keep their proportion ({name})"
         parser.add_argument(f"--crop_{name}", type=size, default=PUBLISHED_SIDE, help=help_text)

@@ -123,18 +123,9 @@ def test_crop_rows_and_cols_scale_the_boxes(luna, tmp_path):
 
 
 def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(luna, tmp_path):
-    assert preprocess(luna, tmp_path / "whole", "--workers", "1", "--scale", "20").returncode == 0
-    command = [
-        sys.executable,
-        ROOT / "luna_preprocess.py",
-        "--data",
-        luna,
-        "--save",
-        tmp_path / "killed",
-        *SMALL,
-        "--scale",
-        "20",
-    ]
+    many, save = ["--workers", "1", "--scale", "20"], tmp_path / "killed"
+    assert preprocess(luna, tmp_path / "whole", *many).returncode == 0
+    command = [sys.executable, ROOT / "luna_preprocess.py", "--data", luna, "--save", save, *SMALL, *many]
     for seconds in (0.35, 0.45, 0.55, 0.65):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
