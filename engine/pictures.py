@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 from engine.recorder import Recorder
-from utils.records import Views
+from utils.records import Output, Views
 
 SAMPLES = 4
+BATCH = 16  # images that are restored at once, so that BatchNorm has enough to go by
+SMALLEST = 128  # pixels, side of a picture; smaller ones are enlarged
 
 
 def middle_slice(images: Tensor) -> Tensor:
@@ -38,17 +41,31 @@ def restoration_grid(model: nn.Module, views: Views) -> Tensor:
     Returns:
         A picture, 3 H W in 0..1.
     """
-    was_training = model.training
-    model.eval()
-    output = model(views.global1[:SAMPLES])
-    model.train(was_training)
+    output = as_in_training(model, views.global1[:BATCH])
     target = middle_slice(views.target[:SAMPLES])
     source = middle_slice(views.global1[:SAMPLES])
-    restorations = [middle_slice(image) for image in (output.restoration, *output.intermediate)]
+    images = [image for image in (output.restoration, *output.intermediate) if image is not None]
+    restorations = [middle_slice(image[:SAMPLES]) for image in images]
     columns = [to_unit_range(source, *extremes(source))]
     columns += [to_unit_range(image, *extremes(target)) for image in (target, *restorations)]
     rows = torch.stack(columns, dim=1).flatten(0, 1)
+    rows = interpolate(rows, scale_factor=float(max(1, SMALLEST // rows.shape[-1])), mode="nearest")
     return make_grid(rows.cpu(), nrow=len(columns), padding=2, pad_value=1.0)
+
+
+@torch.no_grad()
+def as_in_training(model: nn.Module, images: Tensor) -> Output:
+    """What the loss sees: BatchNorm uses the batch's own statistics, and its running ones are left as they were.
+
+    The running ones follow the weights with a delay, which in the first epochs shows restorations that nobody trained.
+    """
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    was_training = model.training
+    output = model.train()(images)
+    model.train(was_training)
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    return output
 
 
 class RestorationPictures:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from utils.atomic import whole_file
@@ -105,9 +106,11 @@ class Recorder:
         print(f"epoch {epoch}: {shown}", file=sys.stderr, flush=True)
 
     def image(self, name: str, picture: Tensor, epoch: int) -> None:
-        """A picture, 3 H W in 0..1, into TensorBoard."""
+        """A picture, 3 H W in 0..1, into TensorBoard, and the latest of its name into ``NAME.png``."""
         if self.writer is not None:
             self.writer.add_image(name, picture, epoch)
+            with whole_file(self.output / f"{name}.png") as file:
+                to_pil_image(picture).save(file, format="PNG")
 
     def close(self) -> None:
         """Flush everything."""
