@@ -31,7 +31,7 @@ DIVISOR = 8
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options typed; a wrong one ends the program with one line and status 2."""
     parser = OneLineParser(
-        prog="luna_preprocess.py", allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="luna_preprocess.py",
         description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd. Finished scans are "
         "skipped, so that a run that was stopped goes on. Started by torchrun, several machines share the scans out.",
     )  # fmt: skip

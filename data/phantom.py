@@ -184,15 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the data set that the options ask for."""
     parser = OneLineParser(
         prog="python -m data.phantom",
-        allow_abbrev=False,
         description="Make a made-up data set: chest X-rays as NIH ChestX-ray14 (--d 2), chest CT as LUNA16 (--d 3).",
     )
-    parser.add_argument("--d", type=int, choices=[2, 3], default=3, help="dimensions (default 3)")
+    parser.add_argument("--d", type=int, choices=[2, 3], default=3, help="dimensions")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the data set")
     parser.add_argument("--count", type=number(int, 1, 100000), required=True, help="images or scans")
-    parser.add_argument(
-        "--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from (default 42)"
-    )
+    parser.add_argument("--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from ")
     parser.add_argument(
         "--size", type=int, help=f"height of an image in pixels ({LONGEST}) or width of a scan in mm ({WIDTH:g})"
     )

@@ -5,8 +5,18 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says each option's default, but for options that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """argparse without the page of usage before each error."""
+    """argparse without the page of usage before each error, and without prefixes of options."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -81,8 +81,6 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of ``main.py``. Prefixes are refused: ``--weight`` must never mean ``--weight_decay``."""
     parser = OneLineParser(
         prog="main.py",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description="Pre-train an encoder with PCRLv2, on chest X-rays (--d 2) or chest CT (--d 3).",
     )
     _add_method(parser.add_argument_group("what is trained, as published"))
