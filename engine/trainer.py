@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from engine.precision import Precision
 from engine.prefetch import prefetch
 from engine.recorder import Recorder
 from engine.stopping import Stopped, StopSignals
-from utils.distributed import barrier
+from utils.distributed import barrier, maximum
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import seed_of
@@ -31,6 +31,14 @@ class Task(Protocol):
     def learning_rate(self, epoch: int) -> float: ...
     def epoch_numbers(self, epoch: int) -> dict[str, float]: ...
     def step(self, raw: Any, epoch: int, step: int) -> StepOutput: ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A task with a state of its own beside its module, such as its best epoch so far."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Batches(Protocol):
@@ -65,6 +73,18 @@ def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             if group.get("momentum"):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Bring the state into its parameters' memory layout, of which files know nothing.
+
+    Fused optimizers walk through memory: beside a channels-last parameter a contiguous state is taken for another
+    parameter's elements, without any error.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 class Trainer:
@@ -106,17 +126,21 @@ class Trainer:
             "epoch_meter": self.epoch_meter.state_dict(),
             "guard": self.guard.counts,
             "bad_samples": self.bad_samples,
+            "task": self.task.state_dict() if isinstance(self.task, Remembers) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Position:
         """Go back to a saved state; returns the next step to take."""
         unwrapped(self.task.module).load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_as_parameters(self.optimizer)
         self.precision.scaler.load_state_dict(state["scaler"])
         self.epoch_meter.load_state_dict(state["epoch_meter"])
         self.guard.counts = state["guard"].to(self.device)
         self.guard.remember()
         self.bad_samples = dict(state["bad_samples"])
+        if isinstance(self.task, Remembers):
+            self.task.load_state_dict(state["task"])
         return Position(*state["position"])
 
     def fit(self, state: dict[str, Any] | None = None) -> None:
@@ -151,7 +175,7 @@ class Trainer:
             if (step + 1) % self.log_every == 0:
                 self.log(Position(epoch, step + 1), rate)
             if step + 1 < steps:
-                self.save_if_due(Position(epoch, step + 1))
+                self.save_if_due(Position(epoch, step + 1), reading=(step + 1) % self.log_every == 0)
         seconds = time.perf_counter() - started
         self.end_epoch(epoch, batch, {
             "learning_rate": rate,
@@ -202,20 +226,32 @@ class Trainer:
             )
         return skipped
 
-    def save_if_due(self, position: Position) -> None:
+    def save_if_due(self, position: Position, *, reading: bool) -> None:
         """Save in between, when it is time or when a scheduler asks for the machine."""
-        stopping = self.signals.received is not None and self.keeper.writes
+        stopping = self.asked_to_stop(reading=reading)
         if stopping or self.keeper.due():
             self.check_guard(position)
             self.keeper.save(position, self.state_dict())
         if stopping:
             self.stop(position)
 
+    def asked_to_stop(self, *, reading: bool) -> bool:
+        """Whether any process was asked to stop.
+
+        Several processes must leave at the same step, or the rest would wait for ever; they agree on it when the losses
+        are read, since asking in every step would make every step wait.
+        """
+        asked = self.signals.received is not None
+        if self.world.size == 1:
+            return asked
+        return reading and bool(maximum(torch.tensor(float(asked), device=self.device)).item())
+
     def stop(self, position: Position) -> None:
         """Leave in good order."""
-        self.recorder.update_run(status=f"stopped by {self.signals.received}")
+        reason = self.signals.received or "another process's signal"
+        self.recorder.update_run(status=f"stopped by {reason}")
         self.recorder.close()
-        raise Stopped(f"stopped by {self.signals.received} before epoch {position.epoch} step {position.step}")
+        raise Stopped(f"stopped by {reason} before epoch {position.epoch} step {position.step}")
 
     def end_epoch(self, epoch: int, batch: Any, numbers: dict[str, float]) -> None:
         """Records, pictures, weights and state of an epoch that is done."""
@@ -230,7 +266,7 @@ class Trainer:
         self.window_meter.reset()
         self.recorder.update_run(epochs_done=epoch + 1, bad_samples=self.bad_samples)
         self.keeper.save(position, self.state_dict())
-        if self.signals.received is not None and self.keeper.writes and epoch < self.epochs:
+        if epoch < self.epochs and self.asked_to_stop(reading=True):
             self.stop(position)
         barrier()
 

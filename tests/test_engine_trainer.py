@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from engine.guard import LONGEST_STREAK
 from engine.keeper import Position
 from engine.stopping import Stopped
+from engine.trainer import lay_out_as_parameters, prepare
 from tests.toys import ToyLoader, make_trainer
-from utils.checkpoints import read_checkpoint
+from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
 
 
@@ -153,3 +155,27 @@ def test_a_signal_saves_and_stops_after_the_step(tmp_path):
     unbroken = make_trainer(tmp_path / "other")
     unbroken.fit()
     assert_equal_bits(weights_of(unbroken), weights_of(again))
+
+
+def test_a_resumed_optimizer_is_laid_out_as_its_channels_last_parameters(tmp_path):
+    def make():
+        torch.manual_seed(0)
+        conv = nn.Conv3d(2, 3, 3).to(memory_format=torch.channels_last_3d)
+        return conv, prepare(torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, fused=True))
+
+    def step(conv, optimizer, seed):
+        optimizer.zero_grad(set_to_none=False)
+        conv(torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(seed))).square().mean().backward()
+        optimizer.step()
+
+    conv, optimizer = make()
+    step(conv, optimizer, 1)
+    saved = on_cpu({"model": conv.state_dict(), "optimizer": optimizer.state_dict()})
+    step(conv, optimizer, 2)
+    again, other = make()
+    again.load_state_dict(saved["model"])
+    other.load_state_dict(saved["optimizer"])
+    assert other.state[again.weight]["momentum_buffer"].stride() != again.weight.stride()  # what a file gives
+    lay_out_as_parameters(other)
+    step(again, other, 2)
+    assert torch.equal(conv.weight, again.weight)
