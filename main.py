@@ -15,6 +15,7 @@ from data.image_cache import CachedImages
 from data.loader import Loader
 from data.views2d import Views2d
 from data.views3d import Views3d
+from engine.curves import CurvePictures
 from engine.keeper import StateKeeper
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
@@ -117,11 +118,12 @@ def pretrain(options: Options, world: World) -> None:
     pictures = RestorationPictures(
         model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs
     )
+    curves = CurvePictures(recorder, every=options.picture_every, epochs=options.epochs)
     weights = WeightsWriter(output, options.as_dict(), dimension.weights_of(model).state_dict, optimizer)
     Trainer(
         task, optimizer=optimizer, loader=loader, precision=precision, recorder=recorder, keeper=keeper, world=world,
         epochs=options.epochs, seed=options.seed, log_every=options.log_every,
-        after_epoch=[pictures, weights] if world.is_main else [],
+        after_epoch=[pictures, curves, weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
 
 
@@ -130,9 +132,16 @@ def main() -> int:
     options = parse_options()
     world = read_world()
     try:
-        pretrain(options, world)
+        if options.phase == "finetune":
+            # Here, so that pre-training needs nothing of what only fine-tuning uses.
+            from downstream import finetune
+
+            finetune(options, world)
+        else:
+            pretrain(options, world)
     except Stopped as stopped:
-        print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
+        if world.is_main:
+            print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
         return EXIT_STATUS
     finally:
         leave()

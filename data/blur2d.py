@@ -3,7 +3,9 @@
 PIL approximates a Gaussian by three box blurs whose ends count in part, so that any σ can be had.
 """
 
+import numpy as np
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 PROBABILITY, SIGMA = 0.5, (0.1, 2.0)
@@ -43,16 +45,19 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def apply_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """float N S S in 0..255, each blurred by its σ in pixels and rounded, as PIL's 8-bit results are."""
+    """float32 N S S, whole numbers in 0..255, each blurred by its σ in pixels and rounded; may be changed in place.
+
+    On a CPU Pillow itself does it; on a GPU matrices do all images at once.
+    """
     if images.device.type != "cpu":
-        return _blur(images, sigma)
-    images = images.clone()
-    # Reading a number back costs nothing on a CPU, blurring by nothing does.
+        return blur_by_matrices(images, sigma)
     for i in sigma.nonzero().flatten().tolist():
-        images[i] = _blur(images[i : i + 1], sigma[i : i + 1])[0]
+        image = Image.fromarray(images[i].to(torch.uint8).numpy())
+        images[i] = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(sigma[i].item()))))
     return images
 
 
-def _blur(images: Tensor, sigma: Tensor) -> Tensor:
+def blur_by_matrices(images: Tensor, sigma: Tensor) -> Tensor:
+    """As :func:`apply_blur`, but rounded once, where Pillow rounds to 8 bits after each of its six passes."""
     matrix = blur_matrix(sigma, images.shape[-1])
     return torch.bmm(torch.bmm(matrix, images), matrix.transpose(1, 2)).round_()

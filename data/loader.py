@@ -77,7 +77,8 @@ class _Collate:
         return self.dataset.collate([sample for sample, _ in samples]), broken
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """One thread a worker, and signals as the main process wants them."""
     torch.set_num_threads(1)
     # The main process decides when to stop: it notes SIGTERM and ends the workers, by SIGTERM if they hang.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -140,7 +141,7 @@ class Loader:
         self.order = _Order(len(dataset), self.batch_size, self.steps_per_epoch, seed, rank, world_size)
         self.settings: dict[str, Any] = {
             "batch_sampler": self.order, "num_workers": workers, "collate_fn": _Collate(dataset),
-            "pin_memory": pin_memory, "persistent_workers": workers > 0, "worker_init_fn": _start_worker,
+            "pin_memory": pin_memory, "persistent_workers": workers > 0, "worker_init_fn": start_worker,
         }  # fmt: skip
         self.samples = _Samples(dataset, seed)
         self.loader = DataLoader(self.samples, **self.settings)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 RATIO = (3 / 4, 4 / 3)
 TRIES = 10
+# Channels that torch's kernel for 8-bit images computes at once.
+LANES = 4
 
 
 class Boxes(NamedTuple):
@@ -50,6 +52,8 @@ def draw_boxes(sizes: Tensor, area: tuple[float, float], generator: torch.Genera
 def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     """uint8 B 1 H W and boxes of K views of each (B·K, view 0 of all images first) to uint8 B·K size size.
 
+    ``size`` is a multiple of 4.
+
     On a CPU each box is resized by torch's own kernel for 8-bit images, which equals PIL's. On a GPU boxes of all sizes
     are resized together by matrices, since reading their sizes back would hold up the host.
     """
@@ -59,12 +63,46 @@ def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
 
 
 def _one_by_one(images: Tensor, boxes: Boxes, size: int) -> Tensor:
+    """Along the rows and then, as PIL does, along the columns of the result, four lines at a time.
+
+    torch's kernel computes four channels at once, and copies a grey image to four. Four lines of it as channels are
+    resized in a fifth of the time, to the same numbers.
+    """
     corners = torch.stack(boxes, dim=1).tolist()
+    rows = _in_fours(images[:, 0])
     result = torch.empty(len(corners), size, size, dtype=torch.uint8)
     for i, (top, left, height, width) in enumerate(corners):
-        box = images[i % len(images), :, top : top + height, left : left + width].unsqueeze(0)
-        result[i] = F.interpolate(box, size=(size, size), mode="bilinear", antialias=True)[0, 0]
+        first, last = top // LANES, (top + height - 1) // LANES + 1
+        box = rows[i % len(images), first:last, left : left + width]
+        lines = _from_fours(_resize(box, (last - first, size)))[top - LANES * first :][:height]
+        columns = lines.view(height, size // LANES, LANES)
+        result[i] = _resize(columns, (size, size // LANES)).view(size, size)
     return result
+
+
+def _in_fours(images: Tensor) -> Tensor:
+    """B H W to B ⌈H/4⌉ W 4: lines 4k to 4k + 3 side by side; lines beyond the last hold anything."""
+    b, height, width = images.shape
+    fours = images.new_empty(b, -(-height // LANES), width, LANES)
+    for lane in range(LANES):
+        lines = images[:, lane::LANES]
+        fours[:, : lines.shape[1], :, lane] = lines
+    return fours
+
+
+def _from_fours(fours: Tensor) -> Tensor:
+    """R W 4 to 4·R W."""
+    lines = fours.new_empty(len(fours), LANES, fours.shape[1])
+    for lane in range(LANES):
+        lines[:, lane] = fours[..., lane]
+    return lines.flatten(0, 1)
+
+
+def _resize(fours: Tensor, size: tuple[int, int]) -> Tensor:
+    """H W 4 to h w 4."""
+    channels_last = fours.contiguous().unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(channels_last, size=size, mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1)[0].contiguous()
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:

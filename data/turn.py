@@ -1,9 +1,11 @@
-"""Rotation and horizontal flip of square images by one gather, equal to PIL's to the pixel."""
+"""Rotation and horizontal flip of square images, PIL's or equal to it to the pixel."""
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 DEGREES = 10.0
@@ -26,6 +28,22 @@ def draw_turn(n: int, generator: torch.Generator) -> Turn:
 
 def apply_turn(images: Tensor, params: Turn) -> Tensor:
     """uint8 N S S, rotated about the centre with nearest neighbours and black outside, then flipped.
+
+    On a CPU Pillow does it, several times as fast as a gather there; on a GPU one gather does all images.
+    """
+    if images.device.type != "cpu":
+        return turn_by_gather(images, params)
+    turned = torch.empty_like(images)
+    for image, result, degrees, flip in zip(
+        images.numpy(), turned.numpy(), params.degrees.tolist(), params.flip.tolist(), strict=True
+    ):
+        rotated = np.asarray(Image.fromarray(image).rotate(degrees))
+        result[:] = rotated[:, ::-1] if flip else rotated
+    return turned
+
+
+def turn_by_gather(images: Tensor, params: Turn) -> Tensor:
+    """As :func:`apply_turn`.
 
     The positions are computed in 16.16 fixed point as PIL's Image.rotate does, so that no pixel differs.
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.blur2d import apply_blur, draw_blur
+from data.chunks import chunks, part
 from data.cutout import cutout_mask, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
 from data.resized_crop import Boxes, draw_boxes, resized_crop
@@ -49,16 +50,24 @@ def apply_spatial(images: Tensor, params: Spatial, size: int) -> Tensor:
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
-    changed = normalize(apply_jitter(apply_blur(views.float(), params.sigma), params.jitter))
-    if params.cutout is not None:
-        changed *= cutout_mask(params.cutout, views.shape[-1]).unsqueeze(1)
+    changed = torch.empty(len(views), 3, *views.shape[1:], device=views.device)
+    for which in chunks(views):
+        some = part(params, which)
+        normalize(apply_jitter(apply_blur(views[which].float(), some.sigma), some.jitter), out=changed[which])
+        if some.cutout is not None:
+            changed[which] *= cutout_mask(some.cutout, views.shape[-1]).unsqueeze(1)
     return changed
 
 
-def normalize(views: Tensor) -> Tensor:
+def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
-    scale = [1 / (255 * std) for std in STD]
-    return torch.stack([views * s - m / d for s, m, d in zip(scale, MEAN, STD, strict=True)], dim=1)
+    if out is None:
+        out = torch.empty(len(views), 3, *views.shape[1:], device=views.device)
+    grey = views.float()
+    for channel, mean, std in zip(out.unbind(1), MEAN, STD, strict=True):
+        # A number that stays on the CPU holds up no GPU.
+        torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
+    return out
 
 
 class Views2d:

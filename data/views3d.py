@@ -1,18 +1,16 @@
 """The 3D views: what two global and six local crops of a CT become before the network sees them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.affine3d import Affine, apply_affine, draw_affine
 from data.blur3d import apply_blur, draw_blur
+from data.chunks import chunks, part
 from data.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
 from data.swap3d import apply_swaps, draw_swaps
 from utils.records import RawCrops, Views
-
-# About one global crop of the published size: 512 KiB of float32, half of a core's usual second-level cache.
-CACHED_VOXELS = 2**17
 
 
 class Spatial(NamedTuple):
@@ -57,21 +55,6 @@ def apply_appearance(crops: Tensor, params: Appearance) -> Tensor:
     if params.swaps is not None:
         crops = apply_swaps(crops, params.swaps)
     return z_normalize(crops)
-
-
-def chunks(crops: Tensor) -> list[slice]:
-    """Which crops are worked on together: on a GPU all, on a CPU as many as its cache holds."""
-    together = len(crops) if crops.device.type != "cpu" else max(1, CACHED_VOXELS // crops[0].numel())
-    return [slice(start, start + together) for start in range(0, len(crops), together)]
-
-
-def part(params: Any, which: slice) -> Any:
-    """The parameters of some of the crops; parameters are nested tuples of tensors whose first dimension is N."""
-    if params is None:
-        return None
-    if isinstance(params, Tensor):
-        return params[which]
-    return type(params)(*(part(field, which) for field in params))
 
 
 class Views3d:

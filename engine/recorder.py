@@ -42,12 +42,13 @@ class Recorder:
             self.writer = SummaryWriter(str(self.output / "tensorboard"), purge_step=step)
         except OSError as error:
             raise UserError(f"--output: cannot write in {self.output}: {error.strerror or error}") from error
-        kept = [line for line in self._metric_lines() if line["epoch"] < epoch]
+        kept = [line for line in self.metric_lines() if line["epoch"] < epoch]
         with whole_file(self.output / METRICS, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
         self.update_run(status="running")
 
-    def _metric_lines(self) -> list[dict[str, Any]]:
+    def metric_lines(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl`` so far."""
         path = self.output / METRICS
         lines = []
         for line in path.read_text().splitlines() if path.exists() else []:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import main
+from engine.keeper import StateKeeper
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
 from utils.errors import run_command
@@ -116,14 +117,19 @@ def test_resumed_and_unbroken_runs_end_alike_and_changed_options_are_refused(che
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(monkeypatch, capsys, *options_2d(chest, whole), "--epochs", 2, "--workers", 1)[0] == 0
     lists = ["--lists", whole / "lists"]
-    # A run that is cut after epoch 0, by asking for the state of then.
-    assert run(monkeypatch, capsys, *options_2d(chest, broken), *lists, "--epochs", 2)[0] == 0
-    state = torch.load(broken / "state" / "previous.pt", weights_only=True)
-    assert state["position"] == [2, 0]
+    # The state within epoch 1, from which a run that was killed there goes on.
+    save, middle = StateKeeper.save, tmp_path / "middle.pt"
+
+    def save_and_keep(keeper, position, content):
+        save(keeper, position, content)
+        if position == (1, 1):
+            middle.write_bytes((keeper.folder / "last.pt").read_bytes())
+
+    monkeypatch.setattr(StateKeeper, "save", save_and_keep)
+    assert run(monkeypatch, capsys, *options_2d(chest, broken), *lists, "--epochs", 2, "--save_minutes", 0)[0] == 0
     status, _ = run(
-        monkeypatch, capsys, *options_2d(chest, tmp_path / "third"), *lists, "--epochs", 2,
-        "--resume", broken / "state" / "previous.pt",
-    )  # fmt: skip
+        monkeypatch, capsys, *options_2d(chest, tmp_path / "third"), *lists, "--epochs", 2, "--resume", middle
+    )
     assert status == 0
     name = "pcrlv2_chest_pretask_1.0_2.pt"
     weights = [torch.load(folder / name)["state_dict"] for folder in (whole, broken, tmp_path / "third")]

@@ -15,7 +15,8 @@ NEEDED = ["--data", "D", "--output", "O"]
 DEFAULTS = {
     "data": "D", "output": "O", "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 16, "epochs": 100,
     "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "gpus": None,
-    "device": None, "workers": 4, "encoder_weights": "imagenet", "init": None, "resume": None, "save_minutes": 10.0,
+    "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
+    "uncertain": "ones", "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": str(LISTS), "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
     "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10,
 }  # fmt: skip
@@ -89,7 +90,7 @@ def test_help_is_there(capsys):
         assert f"--{name}" in said
 
 
-@pytest.mark.parametrize("line", ["--weight x.pt", "--epoch 3", "--out x", "--work 3", "--am", "--no-am", "--batch 3"])
+@pytest.mark.parametrize("line", ["--weigh x.pt", "--epoch 3", "--out x", "--work 3", "--am", "--no-am", "--batch 3"])
 def test_prefixes_and_unknown_options_are_refused(capsys, line):
     assert f"unrecognized arguments: {line}" in refused(capsys, line)
 
@@ -148,6 +149,33 @@ def test_2d_views_are_of_sizes_that_the_encoder_can_shrink(capsys, name):
 def test_2d_options_are_refused_in_3d(capsys, line):
     assert f"{line.split()[0]} is for --d 2" in refused(capsys, line)
     assert parse(f"--n chest --d 2 {line}")
+
+
+FINETUNE = "--phase finetune --n chest --d 2 --weight none"
+
+
+@pytest.mark.parametrize("line", [
+    "--momentum 0.5", "--weight_decay 0", "--encoder_weights none", "--init x.pt", "--local_size 64", "--cache x",
+    "--cache_size 256", "--picture_every 3",
+])  # fmt: skip
+def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
+    assert f"{line.split()[0]} is for --phase pretask" in refused(capsys, f"{FINETUNE} {line}")
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("--n chest --d 2 --weight x.pt", "--weight is for --phase finetune"),
+    ("--n chexpert --d 2 --uncertain zeros", "--uncertain is for --phase finetune"),
+    (f"{FINETUNE} --uncertain zeros", "--uncertain is for --n chexpert"),
+    ("--phase finetune --n chest --d 2", "expected --weight FILE, or --weight none"),
+    ("--phase finetune --n luna --weight none", "expected --n chest or chexpert, got luna"),
+])  # fmt: skip
+def test_options_of_fine_tuning_are_refused_where_they_mean_nothing(capsys, line, words):
+    assert words in refused(capsys, line)
+
+
+def test_fine_tuning_is_typed():
+    options = parse(f"{FINETUNE} --weight x.pt --n chexpert --uncertain ignore --global_size 64 --image_size 512")
+    assert (options.phase, options.weight, options.uncertain, options.n) == ("finetune", "x.pt", "ignore", "chexpert")
 
 
 def test_options_that_contradict_each_other_are_refused(capsys):

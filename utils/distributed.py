@@ -1,6 +1,7 @@
 """What processes say to each other; a world of one has nobody to talk to."""
 
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,3 +46,12 @@ def mean(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process has, by rank: any value that pickles."""
+    if not dist.is_initialized():
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone

@@ -34,6 +34,8 @@ class Options:
     device: str | None
     workers: int
     encoder_weights: str
+    weight: str | None
+    uncertain: str
     init: str | None
     resume: str | None
     save_minutes: float
@@ -57,8 +59,19 @@ class Options:
 # What may differ when a run is resumed: where things lie, what computes them and how often they are said.
 MAY_CHANGE = frozenset({
     "data", "output", "lists", "device", "gpus", "workers", "resume", "init", "save_minutes", "max_bad",
-    "compile", "log_every", "picture_every", "encoder_weights",
+    "compile", "log_every", "picture_every", "encoder_weights", "weight",
+    # Of a fine-tuning the labels themselves are compared.
+    "uncertain",
 })  # fmt: skip
+
+
+# What only one of the phases uses.
+OF_PRETASK = (
+    "momentum", "weight_decay", "encoder_weights", "init", "local_size", "cache", "cache_size", "picture_every",
+)  # fmt: skip
+OF_FINETUNE = ("weight", "uncertain")
+# The data sets that fine-tune.
+FINETUNED = ("chest", "chexpert")
 
 
 def fixed_options(options: Options) -> dict[str, Any]:
@@ -95,7 +108,7 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", required=True, help="data set folder")
     group.add_argument("--output", required=True, help="folder for weights, state and records of the run")
     group.add_argument("--model", default="pcrlv2", choices=["pcrlv2"], help="method")
-    group.add_argument("--phase", default="pretask", choices=["pretask"], help="what to do")
+    group.add_argument("--phase", default="pretask", choices=["pretask", "finetune"], help="what to do")
     group.add_argument("--n", "--dataset", default="luna", choices=["chest", "chexpert", "luna"], help="data set")
     group.add_argument("--d", "--dim", default=3, type=int, choices=[2, 3], help="dimensions")
     group.add_argument("--b", "--batch_size", default=16, type=whole, help="batch size over all GPUs and processes")
@@ -113,6 +126,13 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--encoder_weights", default="imagenet", choices=["imagenet", "none"],
         help="what the 2D encoder starts from: fetched once from a hub, or random",
+    )  # fmt: skip
+    group.add_argument(
+        "--weight", metavar="FILE", help="finetune: .pt of this program or of the authors; or none: from scratch"
+    )
+    group.add_argument(
+        "--uncertain", default="ones", choices=["ones", "zeros", "ignore"],
+        help="finetune on chexpert: what an uncertain label counts as",
     )  # fmt: skip
 
 
@@ -158,6 +178,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     if options.n not in expected:
         dimension = next(d for d, names in DATASETS_OF_DIMENSION.items() if options.n in names)
         parser.error(f"--n {options.n} goes with --d {dimension}, got --d {options.d}")
+    _check_phase(parser, options)
     if options.global_size % 32 or options.local_size % 32:
         parser.error("--global_size and --local_size: expected multiples of 32, which the encoder shrinks images by")
     if options.d == 3:
@@ -170,6 +191,20 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     if options.init and options.resume not in (None, "auto"):
         parser.error("--init starts a run from weights, --resume goes on with one: give one of them")
     return options
+
+
+def _check_phase(parser: argparse.ArgumentParser, options: Options) -> None:
+    """Options of the other phase are refused by name."""
+    finetunes = options.phase == "finetune"
+    for name in OF_PRETASK if finetunes else OF_FINETUNE:
+        if getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name} is for --phase {'pretask' if finetunes else 'finetune'}")
+    if finetunes and options.n not in FINETUNED:
+        parser.error(f"--phase finetune: expected --n {' or '.join(FINETUNED)}, got {options.n}")
+    if finetunes and options.weight is None:
+        parser.error("--phase finetune: expected --weight FILE, or --weight none to start from scratch")
+    if options.uncertain != parser.get_default("uncertain") and options.n != "chexpert":
+        parser.error(f"--uncertain is for --n chexpert, got --n {options.n}")
 
 
 def option_names() -> list[str]:

@@ -28,6 +28,17 @@ class RawCrops(NamedTuple):
     """float32, B V x y z."""
 
 
+class LabelledImages(NamedTuple):
+    """What the loader of a classification yields: whole grey images as in :class:`RawImages`, and their labels."""
+
+    pixels: Tensor
+    """uint8, B 1 H W."""
+    sizes: Tensor
+    """int64, B 2: the height and width of each image."""
+    labels: Tensor
+    """float32, B K: 0 or 1, NaN where nobody knows."""
+
+
 class Views(NamedTuple):
     """One batch as the network sees it. Every field splits along B, over GPUs too."""
 

@@ -1,0 +1,91 @@
+"""Curves of a run, one small plot a number, drawn from ``metrics.jsonl`` into ``curves.png`` beside the weights."""
+
+import importlib
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.recorder import Recorder
+from utils.atomic import whole_file
+
+FILE = "curves.png"
+# In metrics.jsonl, but no curve: the axis, counts that are nearly always 0, and β, which follows from the epoch.
+LEFT_OUT = ("epoch", "beta", "data_wait_share", "skipped_steps", "bad_samples")
+TITLES = {"projection_spread": "spread of projections", "samples_per_second": "samples a second"}
+COLUMNS = 4
+PANEL = (3.0, 2.2)  # inches
+
+
+def series_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    """(epochs, values) of every number in the lines of ``metrics.jsonl``, those that are not finite left out."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in LEFT_OUT and isinstance(value, int | float) and math.isfinite(value):
+                epochs, values = series.setdefault(name, ([], []))
+                epochs.append(int(line["epoch"]))
+                values.append(float(value))
+    return series
+
+
+def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any:
+    """A matplotlib Figure with one plot for each number; nothing of matplotlib's global state is touched.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    # Loaded where it is needed, since runs do without it.
+    figures = importlib.import_module("matplotlib.figure")
+    ticker = importlib.import_module("matplotlib.ticker")
+    series = series_of(lines)
+    rows = max(1, math.ceil(len(series) / COLUMNS))
+    figure = figures.Figure(figsize=(COLUMNS * PANEL[0], rows * PANEL[1]), dpi=100, layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for panel, (name, (epochs, values)) in zip(panels, series.items(), strict=False):
+        # A run's first epoch is a single point, which a line alone would not show.
+        panel.plot(epochs, values, marker="o" if len(epochs) < 20 else "", markersize=3)
+        panel.set_title(TITLES.get(name, name.replace("_", " ")), fontsize=10)
+        panel.set_xlabel("epoch", fontsize=8)
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        panel.tick_params(labelsize=8)
+        panel.grid(alpha=0.3)
+    for panel in list(figure.axes)[len(series) :]:
+        panel.set_visible(False)
+    return figure
+
+
+def write_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the curves into a PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        UserError: the file cannot be written.
+    """
+    figure = draw_curves(lines)
+    agg = importlib.import_module("matplotlib.backends.backend_agg")
+    canvas = agg.FigureCanvasAgg(figure)
+    with whole_file(path) as file:
+        canvas.print_png(file)
+
+
+class CurvePictures:
+    """Writes ``curves.png`` every few epochs and at the last; without matplotlib it says so once and does nothing."""
+
+    def __init__(self, recorder: Recorder, *, every: int, epochs: int) -> None:
+        self.recorder, self.every, self.epochs = recorder, every, epochs
+        self.has_matplotlib = True
+
+    def __call__(self, epoch: int, batch: Any) -> None:
+        due = epoch % self.every == 0 or epoch == self.epochs
+        if not (self.recorder.active and due and self.has_matplotlib):
+            return
+        try:
+            write_curves(self.recorder.metric_lines(), self.recorder.output / FILE)
+        except ImportError:
+            self.has_matplotlib = False
+            print(
+                f"{FILE} is left out: matplotlib is not installed (pip install -r requirements-downstream.txt)",
+                file=sys.stderr,
+            )

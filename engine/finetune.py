@@ -1,0 +1,139 @@
+"""Fine-tuning as a task of the loop: one loss a step, and after every epoch a look at the validation part."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from engine.precision import Precision, at_least_float32
+from engine.prefetch import to_device
+from engine.trainer import unwrapped
+from utils.checkpoints import on_cpu, save_checkpoint
+from utils.distributed import gather
+from utils.errors import UserError
+from utils.records import StepOutput
+from utils.seeding import torch_generator
+
+# As published.
+HALVED_EVERY = 50  # epochs
+
+
+class ForwardStep(nn.Module):
+    """The network under autocast, with its output in float32 or wider: what DataParallel replicates and DDP wraps."""
+
+    def __init__(self, model: nn.Module, precision: Precision, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.model, self.precision, self.memory_format = model, precision, memory_format
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs, B C *S, to outputs."""
+        with self.precision.autocast():
+            return at_least_float32(self.model(x.contiguous(memory_format=self.memory_format)))
+
+
+class Predictions(NamedTuple):
+    """What the network says of a part, in the order of its samples; broken samples are left out."""
+
+    indices: list[int]
+    outputs: Tensor
+    """N K."""
+    labels: Tensor
+    """N K."""
+
+
+@torch.no_grad()
+def predict(
+    module: nn.Module, batches: Iterable[tuple[list[int], Any]], make_inputs: Callable[[Any], tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> Predictions:  # fmt: skip
+    """Outputs for all samples of all processes, the network in evaluation mode; every process must call it.
+
+    Args:
+        module: a :class:`ForwardStep`, maybe replicated or distributed.
+        batches: of this process: (indices of samples, raw batch on the CPU).
+        make_inputs: raw batch on the device to (inputs, labels).
+        device: where the network is.
+    """
+    module = unwrapped(module)
+    was_training = module.training
+    module.eval()
+    found: list[tuple[int, Tensor, Tensor]] = []
+    for indices, batch in batches:
+        inputs, labels = make_inputs(to_device(batch, device))
+        found += zip(indices, module(inputs).cpu(), labels.cpu(), strict=True)
+    module.train(was_training)
+    everything = sorted((item for part in gather(found) for item in part), key=lambda item: item[0])
+    if not everything:
+        return Predictions([], torch.zeros(0, 0), torch.zeros(0, 0))
+    indices_, outputs, targets = zip(*everything, strict=True)
+    return Predictions(list(indices_), torch.stack(outputs), torch.stack(targets))
+
+
+class FinetuneTask:
+    """Fine-tuning, as the loop sees it, and the best weights so far.
+
+    Args:
+        module: a :class:`ForwardStep`, maybe replicated or distributed.
+        make_inputs: raw batch and generator to (inputs, labels), with random augmentation.
+        loss: (outputs, labels) to the scalar to minimise.
+        validate: after every epoch, to numbers to record, of which ``valid_loss`` decides which epoch is the best.
+        lr: learning rate of the first 50 epochs.
+        seed, rank: what randomness is a function of, beside epoch and step.
+        best_file: where the best weights go, None for the processes that must not write.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, make_inputs: Callable[[Any, torch.Generator], tuple[Tensor, Tensor]],
+        loss: Callable[[Tensor, Tensor], Tensor], validate: Callable[[nn.Module], dict[str, float]], lr: float,
+        seed: int, rank: int = 0, best_file: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.module, self.make_inputs, self.loss, self.validate = module, make_inputs, loss, validate
+        self.lr, self.seed, self.rank, self.best_file = lr, seed, rank, best_file
+        self.best_epoch, self.best_loss, self.best_weights = -1, float("inf"), self._weights()
+
+    def _model(self) -> nn.Module:
+        return unwrapped(self.module).get_submodule("model")
+
+    def _weights(self) -> dict[str, Tensor]:
+        return on_cpu(self._model().state_dict())
+
+    def learning_rate(self, epoch: int) -> float:
+        return self.lr * 0.5 ** (epoch // HALVED_EVERY)
+
+    def step(self, raw: Any, epoch: int, step: int) -> StepOutput:
+        """One batch to the loss; the augmentation is a pure function of the batch and of (seed, epoch, step, rank)."""
+        generator = torch_generator(self.seed, "views", epoch, step, self.rank, device=raw[0].device)
+        with torch.no_grad():
+            inputs, labels = self.make_inputs(raw, generator)
+        total = self.loss(self.module(inputs), labels)
+        return StepOutput(total, {"total": total.detach()})
+
+    def epoch_numbers(self, epoch: int) -> dict[str, float]:
+        """Validate, and keep the weights when they are the best so far."""
+        numbers = self.validate(self.module)
+        if numbers["valid_loss"] < self.best_loss:
+            self.best_epoch, self.best_loss, self.best_weights = epoch, numbers["valid_loss"], self._weights()
+            if self.best_file is not None:
+                content = {"state_dict": self.best_weights, "epoch": epoch, "valid_loss": self.best_loss}
+                save_checkpoint(self.best_file, content)
+        return {**numbers, "best_epoch": self.best_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to choose as an unbroken one does."""
+        return {"best_epoch": self.best_epoch, "best_loss": self.best_loss, "best_weights": self.best_weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+        self.best_weights = state["best_weights"]
+
+    def use_best(self) -> None:
+        """Put the best weights into the network.
+
+        Raises:
+            UserError: no epoch had a finite validation loss.
+        """
+        if self.best_epoch < 0:
+            raise UserError("expected an epoch with a finite validation loss, there was none; try a smaller --lr")
+        self._model().load_state_dict(self.best_weights)

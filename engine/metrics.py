@@ -1,0 +1,115 @@
+"""Area under the ROC curve, a class at a time, with bootstrap intervals over patients."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from models.export import needed
+from utils.seeding import numpy_generator
+
+REPLICATES = 1000
+INTERVAL = (2.5, 97.5)  # percentiles: 95 % lie between
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval; the interval is None where no resample gives the number."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, value: float, replicates: np.ndarray) -> "Estimate":
+        """From the bootstrap's replicates, of which those that are NaN are left out."""
+        good = replicates[np.isfinite(replicates)]
+        low, high = np.percentile(good, INTERVAL).tolist() if len(good) else (None, None)
+        return cls(value, low, high)
+
+
+class Auroc(NamedTuple):
+    """What :func:`auroc` finds."""
+
+    per_class: dict[str, Estimate]
+    """By name, of the classes that have both positives and negatives."""
+    mean: Estimate | None
+    """Over these classes; None where there is none."""
+    missing: dict[str, str]
+    """The other classes, and what they lack."""
+
+
+def require_metrics() -> None:
+    """Fail before hours of training, not after.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    needed("sklearn.metrics", "--phase finetune")
+
+
+def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
+    """AUROC of N scores with a weight each, ties counting one half; NaN where one kind has no weight.
+
+    scikit-learn gives the same, and sorts at every call, which a thousand resamples of a large test set cannot afford;
+    here scores come sorted.
+
+    Args:
+        scores: N, ascending.
+        positive: N, bool.
+        weights: N, such as how often a resample drew each.
+    """
+    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    up = np.add.reduceat(weights * positive, starts)
+    down = np.add.reduceat(weights * ~positive, starts)
+    pairs = up.sum() * down.sum()
+    below = np.cumsum(down) - down
+    return float((up * (below + 0.5 * down)).sum() / pairs) if pairs else float("nan")
+
+
+def lacks(labels: np.ndarray) -> str | None:
+    """What a class lacks for an AUROC, None where nothing; ``labels`` N of 0, 1 and NaN."""
+    if not (labels == 1).any():
+        return "no positives"
+    return None if (labels == 0).any() else "no negatives"
+
+
+def auroc(
+    scores: np.ndarray, labels: np.ndarray, names: Sequence[str], *, patients: Sequence[str], seed: int,
+    replicates: int = REPLICATES,
+) -> Auroc:  # fmt: skip
+    """AUROC of every class that has one, and their mean, with 95 % intervals.
+
+    Resamples draw patients, not images: those of one patient resemble each other, and an interval over images would be
+    too narrow.
+
+    Args:
+        scores: N K.
+        labels: N K of 0, 1 and, where nobody knows, NaN.
+        names: K, of the classes.
+        patients: N, whom each image shows.
+        seed: of the resamples.
+        replicates: how many resamples; 0 for none, and no intervals.
+    """
+    metrics = needed("sklearn.metrics", "AUROC")
+    missing = {name: lack for name, column in zip(names, labels.T, strict=True) if (lack := lacks(column))}
+    people, of_person = np.unique(np.asarray(patients), return_inverse=True)
+    rng = numpy_generator(seed, "bootstrap")
+    share = np.full(len(people), 1 / max(len(people), 1))
+    draws = rng.multinomial(len(people), share, size=replicates) if len(people) else np.zeros((0, 0), dtype=int)
+    values, resampled = {}, {}
+    for k, name in enumerate(names):
+        if name in missing:
+            continue
+        known = np.flatnonzero(~np.isnan(labels[:, k]))
+        values[name] = float(metrics.roc_auc_score(labels[known, k], scores[known, k]))
+        order = known[np.argsort(scores[known, k], kind="stable")]
+        ordered, positive, person = scores[order, k], labels[order, k] == 1, of_person[order]
+        resampled[name] = np.array([weighted_auroc(ordered, positive, draw[person]) for draw in draws])
+    if not values:
+        return Auroc({}, None, missing)
+    per_class = {name: Estimate.of(value, resampled[name]) for name, value in values.items()}
+    # A resample without positives of a rare class has no AUROC of it; the mean is then over the others.
+    table = np.stack(list(resampled.values()))
+    has_any = np.isfinite(table).any(axis=0)
+    means = np.nanmean(table[:, has_any], axis=0)
+    return Auroc(per_class, Estimate.of(float(np.mean(list(values.values()))), means), missing)
