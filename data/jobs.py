@@ -1,9 +1,12 @@
 """The same task for many items over several processes, of which any may be killed."""
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
 from typing import TypeVar
 
 from utils.errors import UserError
@@ -31,7 +34,8 @@ def run_jobs(
         return
     todo, deaths = list(items)[::-1], dict.fromkeys(items, 0)
     while todo:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
             running: dict[Future[Result | UserError], Item] = {}
             broken = False
             while running or (todo and not broken):
@@ -51,6 +55,18 @@ def run_jobs(
                         todo.append(item)
                     else:
                         yield item, UserError(f"{DEATHS} workers died over it; is there memory enough?")
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _caught(task: Callable[[Item], Result], item: Item) -> Result | UserError:

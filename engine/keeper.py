@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from utils.atomic import whole_file
+from utils.atomic import temporary_name, whole_file
 from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -108,7 +108,7 @@ class StateKeeper:
 def _keep_as(path: Path, previous: Path) -> None:
     """Give the file a second name, so that replacing the first leaves it there; at no moment are both names gone."""
     if path.exists():
-        spare = previous.with_name(f".{previous.name}.{os.getpid()}.partial")
+        spare = temporary_name(previous)
         spare.unlink(missing_ok=True)
         try:
             os.link(path, spare)

@@ -1,6 +1,7 @@
 """luna_preprocess.py as people run it: folders, workers, kills, reruns and scans that give nothing."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -158,6 +159,31 @@ def test_a_killed_worker_is_replaced(tmp_path):
     assert {number: result for (_, number), result in run_jobs(_die_once, items, workers=2)} == {
         number: number**2 for number in range(6)
     }
+
+
+def _note_and_sleep(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _run_for_ever(folder):
+    list(run_jobs(_note_and_sleep, [str(folder / name) for name in "ab"], workers=2))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_run_for_ever, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    workers = [Path("/proc") / (tmp_path / name).read_text() / "stat" for name in "ab"]
+    # A worker whose parent is gone may stay in the list of processes as a zombie.
+    while any(stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" for stat in workers):
+        assert time.monotonic() < deadline, "workers are still there"
+        time.sleep(0.05)
 
 
 def test_an_item_that_kills_workers_is_given_up_and_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from utils.atomic import TEMPORARY_SUFFIX, whole_file
+from utils.atomic import TEMPORARY_SUFFIX, temporary_name, whole_file
 from utils.errors import UserError
 
 
@@ -106,10 +106,23 @@ def test_a_process_killed_in_the_block_leaves_the_old_content(path):
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"old" and len(list(path.parent.iterdir())) == 2
     with whole_file(path) as file:
         file.write(b"new")
-    assert path.read_bytes() == b"new"
+    assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path], "what the killed one left goes"
+
+
+def test_only_what_is_nobodys_any_more_is_removed(path, monkeypatch):
+    ours, parent = temporary_name(path), os.getppid()
+    living = path.with_name(ours.name.replace(f".{os.getpid()}.", f".{parent}."))
+    elsewhere = [path.with_name(f".{path.name}.{host}.7{TEMPORARY_SUFFIX}") for host in ("other", "third")]
+    another = path.with_name(ours.name.replace("weights", "others").replace(f".{os.getpid()}.", ".99999999."))
+    for file in (living, *elsewhere, another):
+        file.write_bytes(b"half")
+    os.utime(elsewhere[1], (1, 1))
+    with whole_file(path) as file:
+        file.write(b"new")
+    assert set(path.parent.iterdir()) == {path, living, elsewhere[0], another}
 
 
 @pytest.mark.parametrize(("name", "reason"), [

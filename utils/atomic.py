@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -9,6 +11,8 @@ from typing import IO, Any
 from utils.errors import UserError
 
 TEMPORARY_SUFFIX = ".partial"
+# A temporary file of another machine, whose processes cannot be asked for, is nobody's after so long.
+ABANDONED_SECONDS = 3600
 
 
 @contextlib.contextmanager
@@ -18,7 +22,8 @@ def whole_file(
     """Open a temporary file beside ``path`` that takes its place when the block ends well, and goes when it does not.
 
     The data is on the disk (fsync) before the rename, and so is the rename when the block has ended: after a kill or
-    a power cut ``path`` holds either its old content or all of the new.
+    a power cut ``path`` holds either its old content or all of the new. Temporary files that killed processes left of
+    ``path`` go, too.
 
     Args:
         path: the file to be.
@@ -29,7 +34,8 @@ def whole_file(
         UserError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_name(path)
+    _remove_left_over(path)
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -45,6 +51,42 @@ def whole_file(
     except BaseException:
         _remove(temporary)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """This process's name for what is to become ``path``."""
+    return path.with_name(f"{_prefix(path)}{os.getpid()}{TEMPORARY_SUFFIX}")
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{socket.gethostname()}."
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose processes were killed."""
+    ours, anyones = _prefix(path), f".{path.name}."
+    # What cannot be listed or removed cannot be written either, which is told where it is tried.
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(anyones) and entry.name.endswith(TEMPORARY_SUFFIX)):
+                continue
+            process = entry.name.removeprefix(ours).removesuffix(TEMPORARY_SUFFIX)
+            if process.isdecimal():
+                left = not _lives(int(process))
+            else:
+                left = time.time() - entry.stat().st_mtime > ABANDONED_SECONDS
+            if left:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _remove(temporary: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import rendezvous
 
+from utils.meeting import agree_on_name
 from utils.world import World
 
 # A process that waits longer than this for another takes it for dead, so that torchrun can start both again.
@@ -18,7 +20,12 @@ def join(world: World, device: torch.device) -> None:
     if world.size > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        store, _, _ = next(rendezvous("env://", world.rank, world.size, timeout=TIMEOUT))
+        name = agree_on_name(dist.PrefixStore("meeting", store), world, timeout=TIMEOUT.total_seconds())
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", store=dist.PrefixStore(name, store), rank=world.rank,
+            world_size=world.size, timeout=TIMEOUT,
+        )  # fmt: skip
 
 
 def leave() -> None:
