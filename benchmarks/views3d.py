@@ -1,31 +1,41 @@
-"""3D views on one core, beside TorchIO's transforms of the published recipe."""
+"""Everything before the 3D network, beside TorchIO's transforms of the published recipe."""
 
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from benchmarks.figures import Figure, Result, Settings, Skipped
+from benchmarks.timing import core_ms_of, medians, threads
+from data.datasets import CropFiles
+from data.luna import CropFile
+from data.names import NameList
 from data.views3d import Views3d
-from utils.records import RawCrops
 
-BATCH, ROUNDS = 8, 7
-
-
-def median_ms(action: Callable[[], Any], rounds: int = ROUNDS) -> float:
-    """Median time of an action in ms, after one that does not count."""
-    action()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        action()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+SHAPE, QUICK_SHAPE = (64, 64, 32), (16, 16, 16)
+LOCAL_SHAPE = (16, 16, 16)
+BATCH, QUICK_BATCH = 8, 2
 
 
-def make_torchio_recipe() -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """The published recipe for one sample: pair 2 X Y Z, local V x y z."""
+def write_crops(folder: Path, count: int, shape: tuple[int, int, int]) -> CropFiles:
+    """Crop pairs of random voxels in 0..1, as luna_preprocess.py writes them, and the data set of them."""
+    folder.mkdir(parents=True)
+    rng, crops = np.random.default_rng(0), []
+    for i in range(count):
+        crop = CropFile("scan", f"scan_{i}", folder / f"scan_global_{i}.npy", folder / f"scan_local_{i}.npy")
+        np.save(crop.pair, rng.random((2, *shape), dtype=np.float32))
+        np.save(crop.local, rng.random((6, *LOCAL_SHAPE), dtype=np.float32))
+        crops.append(crop)
+    return CropFiles(crops, NameList.of(["scan"]))
+
+
+def make_recipe() -> Callable[[CropFile], None]:
+    """The published recipe for one crop pair and its local crops, files to inputs.
+
+    Raises:
+        ImportError: TorchIO is not installed.
+    """
     import torchio as tio
 
     spatial = tio.Compose([tio.RandomFlip(), tio.RandomAffine()])
@@ -33,28 +43,32 @@ def make_torchio_recipe() -> Callable[[torch.Tensor, torch.Tensor], None]:
     local_intensity = tio.Compose([*blurred, tio.ZNormalization()])
     global_intensity = tio.Compose([*blurred, tio.RandomSwap(patch_size=(8, 4, 4)), tio.ZNormalization()])
 
-    def run(pair: torch.Tensor, local: torch.Tensor) -> None:
-        for crop in pair.unsqueeze(1):
-            global_intensity(spatial(crop))
-        for crop in local.unsqueeze(1):
-            local_intensity(spatial(crop))
+    def run(crop: CropFile) -> None:
+        for path, intensity in ((crop.pair, global_intensity), (crop.local, local_intensity)):
+            for one in torch.from_numpy(np.load(path)).unsqueeze(1):
+                intensity(spatial(one))
 
     return run
 
 
-def measure() -> dict[str, float]:
-    """Median ms per sample of ours and of TorchIO's, and their ratio; one thread, crops of the published sizes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    raw = RawCrops(torch.rand(BATCH, 2, 64, 64, 32), torch.rand(BATCH, 6, 16, 16, 16))
-    recipe = make_torchio_recipe()
-    views = Views3d()
-    ours = median_ms(lambda: views(raw, generator)) / BATCH
-    theirs = median_ms(lambda: recipe(raw.pair[0], raw.local[0]))
-    torch.set_num_threads(threads)
-    return {"ours_ms": ours, "torchio_ms": theirs, "ratio": theirs / ours}
+def measure(settings: Settings) -> list[Result]:
+    """From files to views."""
+    what = "all before the 3D network, a crop pair"
+    try:
+        recipe = make_recipe()
+    except ImportError:
+        return [Skipped("views3d", what, "its yardstick TorchIO is not installed (requirements-dev.txt)")]
+    shape, batch = (QUICK_SHAPE, QUICK_BATCH) if settings.quick else (SHAPE, BATCH)
+    dataset = write_crops(settings.folder / "crops", batch, shape)
+    views, generator = Views3d(), torch.Generator().manual_seed(0)
 
+    def ours() -> None:
+        views(dataset.collate([dataset[i] for i in range(batch)]), generator)
 
-if __name__ == "__main__":
-    print(measure())
+    with threads(1):
+        theirs_ms, ours_ms = medians(
+            core_ms_of(lambda: [recipe(crop) for crop in dataset.crops], batch),
+            core_ms_of(ours, batch),
+            repeats=settings.repeats,
+        )
+    return [Figure("views3d", what, "ms of a core", ours_ms, "TorchIO", theirs_ms, at_least=4)]

@@ -45,11 +45,17 @@ class Room(NamedTuple):
 
 
 def scale(volume: np.ndarray) -> np.ndarray:
-    """HU to float32 in 0..1: clipped to −1000..1000 HU; a volume of floating point numbers is taken as scaled."""
-    if volume.dtype.kind == "f":
-        return volume.astype(np.float32, copy=False)
-    clipped = np.clip(volume, LOWEST, HIGHEST).astype(np.float32)
-    return (clipped - np.float32(LOWEST)) / np.float32(HIGHEST - LOWEST)
+    """HU to float32 in 0..1: clipped to −1000..1000 HU."""
+    scaled = _clipped(volume)
+    scaled -= np.float32(LOWEST)
+    scaled /= np.float32(HIGHEST - LOWEST)
+    return scaled
+
+
+def _clipped(volume: np.ndarray) -> np.ndarray:
+    """Numbers of any kind to float32 of −1000..1000, in one pass; axes keep their order in memory."""
+    clipped = np.empty_like(volume, dtype=np.float32)
+    return np.clip(volume, LOWEST, HIGHEST, out=clipped, casting="unsafe")
 
 
 def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
@@ -70,7 +76,10 @@ def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray
     part = volume[x0:x1, y0:y1, z0:z1]
     if not part.size:
         raise ValueError(f"expected a box within a volume of {volume.shape}, got {tuple(box)}")
-    return np.ascontiguousarray(resize(scale(part), shape))
+    if volume.dtype.kind == "f":
+        return np.ascontiguousarray(resize(part.astype(np.float32, copy=False), shape))
+    # Resizing is linear and its weights sum to 1, so that only what is left of the box needs to be scaled.
+    return scale(np.ascontiguousarray(resize(_clipped(part), shape)))
 
 
 def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
@@ -104,6 +113,15 @@ def find_room(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -
     left = space - sizes
     border = np.where(left >= 2 * BORDER, BORDER, left // 4)
     return Room(sizes, border, left - border, bool((border < BORDER).any()))
+
+
+def reach(room: Room, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """The part of a scan of ``shape`` that any crop may come from."""
+    margin = LOCAL_MARGIN + LOCAL_SIZES.max(axis=0)
+    low = (room.low.min(axis=0) - LOCAL_MARGIN).clip(0)
+    high = np.minimum((room.high + room.sizes).max(axis=0) + np.maximum(margin, [0, 0, EXTRA_SLICES]), shape)
+    x, y, z = (slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
+    return x, y, z
 
 
 def draw_pairs(room: Room, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A memory map of all images of a list, shrunk once, so that no epoch decodes a PNG."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -85,7 +86,8 @@ class CachedImages(ImageFiles):
             expected = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
             if mode == "r+" and path.stat().st_size == 0:
                 with open(path, "r+b") as file:
-                    file.truncate(expected)
+                    # All of it now: a map on a disk that fills up later would end the process without a word.
+                    os.posix_fallocate(file.fileno(), 0, expected)
             if path.stat().st_size != expected:
                 raise UserError(f"{path}: expected {expected} bytes, it has {path.stat().st_size}; remove {self.stem}*")
             maps.append(np.memmap(path, dtype=dtype, mode=mode, shape=shape))  # type: ignore[call-overload]

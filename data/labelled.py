@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.chest import below_top, index_chest, index_chexpert, make_chest_lists, make_chexpert_list
-from data.datasets import ImageFiles
+from data.datasets import ImageFiles, RawDataset
 from data.file_index import FileIndex
 from data.labels import (
     Labels,
@@ -106,7 +106,7 @@ def plain_inputs(batch: LabelledImages) -> tuple[Tensor, Tensor]:
 class _Readable(Dataset):
     """(index, sample or None, reason) for each of some indices."""
 
-    def __init__(self, dataset: LabelledFiles, indices: range) -> None:
+    def __init__(self, dataset: RawDataset, indices: range) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class EverySample:
     """
 
     def __init__(
-        self, dataset: LabelledFiles, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
+        self, dataset: RawDataset, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
         max_bad: float = 0.01,
     ) -> None:  # fmt: skip
         self.dataset, self.max_bad = dataset, max_bad
@@ -142,7 +142,7 @@ class EverySample:
             collate_fn=list, worker_init_fn=start_worker,
         )  # fmt: skip
 
-    def __iter__(self) -> Iterator[tuple[list[int], LabelledImages]]:
+    def __iter__(self) -> Iterator[tuple[list[int], Any]]:
         """(indices, batch).
 
         Raises:

@@ -5,9 +5,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.datasets import RawDataset
@@ -21,6 +22,13 @@ RESTARTS = 3
 
 Key = tuple[int, int]
 """(epoch, index) of a sample."""
+
+
+@runtime_checkable
+class DrawsAnew(Protocol):
+    """A data set whose samples are drawn: another crop of the same case in every epoch, a function of both numbers."""
+
+    def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]: ...
 
 
 class _Order(Sampler[list[Key]]):
@@ -57,11 +65,14 @@ class _Samples(Dataset):
         broken: dict[int, str] = {}
         for attempt in range(TRIES):
             try:
-                return self.dataset[index], broken
+                return self._read(epoch, index), broken
             except (UserError, OSError) as error:
                 broken[index] = str(error)
             index = seed_of(self.seed, "replacement", epoch, key[1], attempt) % len(self.dataset)
         return None, broken
+
+    def _read(self, epoch: int, index: int) -> tuple[Tensor, ...]:
+        return self.dataset.draw(epoch, index) if isinstance(self.dataset, DrawsAnew) else self.dataset[index]
 
 
 class _Collate:

@@ -1,5 +1,6 @@
 """One CT scan to the files of its crop pairs."""
 
+import contextlib
 import json
 import sys
 import time
@@ -21,10 +22,12 @@ from data.crops import (
     draw_locals,
     draw_pairs,
     find_room,
+    reach,
 )
-from data.volumes import load_resampled
+from data.volumes import load_resampled, read_header
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.file_group import FileGroup
 from utils.seeding import numpy_generator
 
 # Changed when the same settings would give other crops, so that old ones are made anew.
@@ -70,12 +73,21 @@ class Scan(NamedTuple):
         return self.target / f"{self.name}.json"
 
 
-def lengthen(volume: np.ndarray) -> np.ndarray:
-    """Air behind the last slice of a scan that is too short for any box, so that the smallest fits."""
-    missing = int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - volume.shape[2]
-    if missing <= 0:
-        return volume
-    return np.pad(volume, ((0, 0), (0, 0), (0, missing)), constant_values=LOWEST)
+def load_scan(scan: Scan, settings: Settings) -> tuple[np.ndarray, Room]:
+    """What boxes may hold of a scan, int16 X Y Z in HU at 1 mm, and the boxes that it has room for.
+
+    A scan that is too short for any box gets air behind its last slice, so that the smallest fits.
+
+    Raises:
+        UserError: the scan is damaged.
+    """
+    x, y, z = read_header(scan.source).size_resampled
+    missing = max(0, int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - z)
+    room = find_room((x, y, z + missing), settings.box_scale)
+    volume = load_resampled(scan.source, reach(room, (x, y, z)) if len(room.sizes) else None)
+    if missing:
+        volume = np.pad(volume, ((0, 0), (0, 0), (0, missing)), constant_values=LOWEST)
+    return volume, room
 
 
 def make_pairs(
@@ -120,17 +132,21 @@ def preprocess_scan(scan: Scan, settings: Settings) -> dict[str, Any]:
         UserError: the scan is damaged, gives no pair, or the folder cannot be written.
     """
     started = time.perf_counter()
-    volume = lengthen(load_resampled(scan.source))
-    room = find_room(volume.shape, settings.box_scale)
+    volume, room = load_scan(scan, settings)
     if room.narrow and len(room.sizes):
         print(f"{scan.name}: small, {volume.shape} voxels of 1 mm; borders shrink to what it allows", file=sys.stderr)
     rng = numpy_generator(settings.seed, "crops", scan.name)
-    made = 0
+    made, group = 0, FileGroup(scan.record_file)
+    # Until there is a new record, the files are a mixture of old and new crops. A record that cannot be removed is in a
+    # folder that cannot be written, which the first crop tells.
+    with contextlib.suppress(OSError):
+        scan.record_file.unlink()
     for pair, local in make_pairs(volume, room, settings, rng):
         for kind, array in (("global", pair), ("local", local)):
-            with whole_file(scan.file(kind, made)) as file:
+            with group.file(scan.file(kind, made)) as file:
                 np.save(file, array.astype(settings.dtype, copy=False))
         made += 1
+    group.sync()
     if made == 0:
         why = f"no two of {TRIES} boxes have little enough tissue" if len(room.sizes) else "no box fits in"
         raise UserError(f"{scan.source}: expected a crop pair of a scan of {volume.shape} voxels of 1 mm, but {why}")

@@ -52,10 +52,8 @@ def draw_boxes(sizes: Tensor, area: tuple[float, float], generator: torch.Genera
 def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     """uint8 B 1 H W and boxes of K views of each (B·K, view 0 of all images first) to uint8 B·K size size.
 
-    ``size`` is a multiple of 4.
-
-    On a CPU each box is resized by torch's own kernel for 8-bit images, which equals PIL's. On a GPU boxes of all sizes
-    are resized together by matrices, since reading their sizes back would hold up the host.
+    On a CPU each box is resized by torch's own kernel for 8-bit images, to within one grey level of PIL's. On a GPU
+    boxes of all sizes are resized together by matrices, since reading their sizes back would hold up the host.
     """
     if images.device.type == "cpu":
         return _one_by_one(images, boxes, size)
@@ -70,13 +68,14 @@ def _one_by_one(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     """
     corners = torch.stack(boxes, dim=1).tolist()
     rows = _in_fours(images[:, 0])
+    beyond = -size % LANES
     result = torch.empty(len(corners), size, size, dtype=torch.uint8)
     for i, (top, left, height, width) in enumerate(corners):
         first, last = top // LANES, (top + height - 1) // LANES + 1
         box = rows[i % len(images), first:last, left : left + width]
         lines = _from_fours(_resize(box, (last - first, size)))[top - LANES * first :][:height]
-        columns = lines.view(height, size // LANES, LANES)
-        result[i] = _resize(columns, (size, size // LANES)).view(size, size)
+        columns = (F.pad(lines, (0, beyond)) if beyond else lines).view(height, -1, LANES)
+        result[i] = _resize(columns, (size, columns.shape[1])).view(size, -1)[:, :size]
     return result
 
 
@@ -122,6 +121,7 @@ def resize_by_matrices(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     views = []
     for top, left, h, w in zip(*(x.split(len(images)) for x in boxes), strict=True):
         columns = pixels @ resize_matrix(left, w, size, width).transpose(1, 2)
-        # PIL rounds to 8 bits between the two passes, and so does this.
-        views.append((resize_matrix(top, h, size, height) @ columns.round()).round())
-    return torch.cat(views).clamp(0, 255).to(torch.uint8)
+        # PIL rounds half up to 8 bits, between the two passes too, and so does this.
+        lines = resize_matrix(top, h, size, height) @ columns.add_(0.5).floor_()
+        views.append(lines.add_(0.5).clamp_(0, 255).to(torch.uint8))
+    return torch.cat(views)

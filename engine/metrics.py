@@ -1,4 +1,4 @@
-"""Area under the ROC curve, a class at a time, with bootstrap intervals over patients."""
+"""Area under the ROC curve, a class at a time, and means, with bootstrap intervals over patients."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,6 +25,10 @@ class Estimate(NamedTuple):
         good = replicates[np.isfinite(replicates)]
         low, high = np.percentile(good, INTERVAL).tolist() if len(good) else (None, None)
         return cls(value, low, high)
+
+    def __str__(self) -> str:
+        interval = "no interval" if self.low is None else f"95 % interval {self.low:.4f} to {self.high:.4f}"
+        return f"{self.value:.4f}, {interval}"
 
 
 class Auroc(NamedTuple):
@@ -73,14 +77,62 @@ def lacks(labels: np.ndarray) -> str | None:
     return None if (labels == 0).any() else "no negatives"
 
 
+def draw_patients(patients: Sequence[str], *, seed: int, replicates: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resamples of patients, with replacement.
+
+    Resamples draw patients, not images: those of one patient resemble each other, and an interval over images would be
+    too narrow.
+
+    Args:
+        patients: N, whom each image shows.
+        seed: of the resamples.
+        replicates: how many, R.
+
+    Returns:
+        How often each resample drew each of the P patients, R P, and which of them each image shows, N.
+    """
+    people, of_person = np.unique(np.asarray(patients), return_inverse=True)
+    rng = numpy_generator(seed, "bootstrap")
+    share = np.full(len(people), 1 / max(len(people), 1))
+    draws = rng.multinomial(len(people), share, size=replicates) if len(people) else np.zeros((0, 0), dtype=int)
+    return draws, of_person
+
+
+def means_of(
+    values: np.ndarray, patients: Sequence[str], *, seed: int, replicates: int = REPLICATES
+) -> tuple[list[Estimate | None], Estimate | None]:
+    """The mean of each column over the values that are known, and the mean of these means, with 95 % intervals.
+
+    Args:
+        values: N K, NaN where there is none.
+        patients: N, whom each row shows.
+        seed: of the resamples, which draw patients.
+        replicates: how many resamples.
+
+    Returns:
+        One a column, None for one without a known value; and the mean, None where no column has one.
+    """
+    known = np.isfinite(values)
+    draws, of_person = draw_patients(patients, seed=seed, replicates=replicates)
+    weights = draws[:, of_person]
+    with np.errstate(invalid="ignore"):  # NaN where a resample drew no known value
+        table = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
+    each = [
+        Estimate.of(float(column[has].mean()), resampled) if has.any() else None
+        for column, has, resampled in zip(values.T, known.T, table.T, strict=True)
+    ]
+    found = [estimate.value for estimate in each if estimate]
+    if not found:
+        return each, None
+    has_any = np.isfinite(table).any(axis=1)
+    return each, Estimate.of(float(np.mean(found)), np.nanmean(table[has_any], axis=1))
+
+
 def auroc(
     scores: np.ndarray, labels: np.ndarray, names: Sequence[str], *, patients: Sequence[str], seed: int,
     replicates: int = REPLICATES,
 ) -> Auroc:  # fmt: skip
-    """AUROC of every class that has one, and their mean, with 95 % intervals.
-
-    Resamples draw patients, not images: those of one patient resemble each other, and an interval over images would be
-    too narrow.
+    """AUROC of every class that has one, and their mean, with 95 % intervals over patients.
 
     Args:
         scores: N K.
@@ -92,10 +144,7 @@ def auroc(
     """
     metrics = needed("sklearn.metrics", "AUROC")
     missing = {name: lack for name, column in zip(names, labels.T, strict=True) if (lack := lacks(column))}
-    people, of_person = np.unique(np.asarray(patients), return_inverse=True)
-    rng = numpy_generator(seed, "bootstrap")
-    share = np.full(len(people), 1 / max(len(people), 1))
-    draws = rng.multinomial(len(people), share, size=replicates) if len(people) else np.zeros((0, 0), dtype=int)
+    draws, of_person = draw_patients(patients, seed=seed, replicates=replicates)
     values, resampled = {}, {}
     for k, name in enumerate(names):
         if name in missing:

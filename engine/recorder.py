@@ -1,8 +1,9 @@
 """What a run says of itself: progress on the terminal, TensorBoard, ``metrics.jsonl`` and ``run.json``."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,14 @@ class Recorder:
         """The lines of ``metrics.jsonl`` so far."""
         path = self.output / METRICS
         lines = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for text in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:  # a line that a kill cut short belongs to an epoch that will be run again
+                line = json.loads(text)
+            except ValueError:  # a line that a kill cut short belongs to an epoch that will be run again
                 break
+            if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
+                break
+            lines.append(line)
         return lines
 
     def update_run(self, **facts: Any) -> None:
@@ -83,11 +87,20 @@ class Recorder:
         if self.bar is not None:
             self.bar.update()
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """TensorBoard's errors in one line; its thread raises them at a later write than the one that failed."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.output / 'tensorboard'}: {error.strerror or error}") from error
+
     def scalars(self, group: str, numbers: Mapping[str, float], step: int) -> None:
         """Numbers into TensorBoard under ``group/``, and onto the bar."""
         if self.writer is not None:
-            for name, value in numbers.items():
-                self.writer.add_scalar(f"{group}/{name}", value, step)
+            with self._writing():
+                for name, value in numbers.items():
+                    self.writer.add_scalar(f"{group}/{name}", value, step)
         if self.bar is not None:
             self.bar.set_postfix({SHOWN.get(k, k): f"{v:.3g}" for k, v in numbers.items() if k in ("total", *SHOWN)})
 
@@ -109,7 +122,8 @@ class Recorder:
     def image(self, name: str, picture: Tensor, epoch: int) -> None:
         """A picture, 3 H W in 0..1, into TensorBoard, and the latest of its name into ``NAME.png``."""
         if self.writer is not None:
-            self.writer.add_image(name, picture, epoch)
+            with self._writing():
+                self.writer.add_image(name, picture, epoch)
             with whole_file(self.output / f"{name}.png") as file:
                 to_pil_image(picture).save(file, format="PNG")
 
@@ -118,4 +132,5 @@ class Recorder:
         if self.bar is not None:
             self.bar.close()
         if self.writer is not None:
-            self.writer.close()
+            with self._writing():
+                self.writer.close()

@@ -15,3 +15,15 @@ def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     known = ~labels.isnan()
     each = F.binary_cross_entropy_with_logits(logits, torch.where(known, labels, 0.0), reduction="none")
     return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy, positives and negatives counting the same, however many there are of each.
+
+    Args:
+        logits: B K, before the sigmoid.
+        labels: B K, 0 or 1.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    kinds = [each[labels == kind].mean() for kind in (0, 1) if (labels == kind).any()]
+    return torch.stack(kinds).mean() if kinds else each.sum()

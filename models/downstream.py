@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.export import adapt_input, build_encoder
-from models.pretrained import Match, load_matching, read_weights
+from models.export import build_encoder, load_into
+from models.pretrained import Match
 
 # As published.
 DROPOUT = 0.2
@@ -54,16 +54,7 @@ def build_classifier(
     """
     channels = in_channels or {2: 3}.get(dim, 1)
     encoder = build_encoder(dim, channels)
-    match = None
-    if weights is not None:
-        entries = read_weights(weights)
-        known = encoder.state_dict().keys()
-        entries = {name: value for name, value in entries.items() if name in known} or entries
-        first = next((name for name in ("conv1.weight", "down_tr64.ops.0.conv1.weight") if name in entries), None)
-        if first is not None and entries[first].shape[1] != channels:
-            entries = adapt_input(entries, channels)
-        match = load_matching(encoder, entries, source=weights)
     model = Classifier(encoder, classes)
     torch.nn.init.zeros_(model.head.bias)
-    model.match = match
+    model.match = None if weights is None else load_into(encoder, weights, channels)
     return model

@@ -125,6 +125,21 @@ def load_adapted(path: str | Path, dim: int, in_channels: int | None = None) -> 
     return encoder.eval(), match
 
 
+def load_into(encoder: nn.Module, path: str | Path, in_channels: int) -> Match:
+    """The encoder's entries of a ``.pt`` into an encoder for ``in_channels`` channels, in place.
+
+    Raises:
+        UserError: the file cannot be read, or nothing in it fits.
+    """
+    weights = read_weights(path)
+    known = encoder.state_dict().keys()
+    # Of a whole network's entries only the encoder's; of another network's all, so that the error can name some.
+    entries = {name: value for name, value in weights.items() if name in known} or weights
+    if any(name in entries for name in FIRST_CONVS):
+        entries = adapt_input(entries, in_channels)
+    return load_matching(encoder, entries, source=path)
+
+
 def needed(package: str, purpose: str) -> Any:
     """An optional package.
 

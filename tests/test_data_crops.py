@@ -6,6 +6,7 @@ from skimage.transform import resize as skimage_resize
 
 from data.crops import (
     BORDER,
+    EXTRA_SLICES,
     GLOBAL_SIZES,
     LEAST_IOU,
     LOCAL_SIZES,
@@ -16,6 +17,7 @@ from data.crops import (
     draw_pairs,
     find_room,
     iou,
+    reach,
     scale,
     tissue_score,
 )
@@ -157,3 +159,19 @@ def test_local_boxes_lie_about_the_pair():
     assert {tuple(size) for size in (boxes[:, 1::2] - start).tolist()} == {tuple(s) for s in LOCAL_SIZES.tolist()}
     edge = draw_locals(np.array([[0, 10, 0, 10, 0, 10]] * 2), (9, 9, 9), np.random.default_rng(0))
     assert edge[:, ::2].min() >= 0 and edge[:, ::2].max() <= 8
+
+
+@pytest.mark.parametrize("shape", [(358, 358, 325), (300, 250, 120), (215, 390, 70), (90, 130, 40)])
+@pytest.mark.parametrize("box_scale", [(1, 1), (0.5, 0.25)])
+def test_no_crop_leaves_the_part_within_reach(shape, box_scale):
+    room, rng = find_room(shape, box_scale), np.random.default_rng(0)
+    needed = np.array([(part.start, part.stop) for part in reach(room, shape)]).T
+    low, high = np.full(3, 10**6), np.zeros(3, dtype=int)
+    for _ in range(80):
+        for pair in draw_pairs(room, rng):
+            boxes = np.concatenate([pair + np.array([0, 0, 0, 0, 0, EXTRA_SLICES]), draw_locals(pair, shape, rng)])
+            low = np.minimum(low, boxes[:, ::2].min(axis=0))
+            high = np.maximum(high, np.minimum(boxes[:, 1::2], shape).max(axis=0))
+    assert (needed[0] <= low).all() and (high <= needed[1]).all()
+    # Nor is it much larger than what crops come from; the largest boxes and their outermost local crops are rare.
+    assert (low - needed[0]).max() <= 32 and (needed[1] - high).max() <= 32

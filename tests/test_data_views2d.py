@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.functional as TF
 from PIL import Image, ImageFilter
 from scipy import ndimage, stats
 from torchvision.transforms import RandomResizedCrop
 
-from data.blur2d import apply_blur, draw_blur
+from data import chunks
+from data.blur2d import apply_blur, blur_by_matrices, draw_blur
 from data.cutout import SIDE, cutout_mask, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
 from data.resized_crop import Boxes, draw_boxes, resize_by_matrices, resized_crop
-from data.turn import Turn, apply_turn, draw_turn
+from data.turn import Turn, apply_turn, draw_turn, turn_by_gather
 from data.views2d import MEAN, STD, Views2d, apply_spatial, draw_spatial, normalize
 from utils.records import RawImages
 
@@ -37,15 +39,17 @@ def numbers(image):
 
 
 @pytest.mark.parametrize("resize", [resized_crop, resize_by_matrices])
-@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("size", [16, 32, 50, 63])
 def test_resized_crop_is_pils(resize, size):
     images = pictures()
     boxes = draw_boxes(torch.tensor([[70, 90]] * 6), (0.05, 1.0), generator(2))
     ours = resize(images, boxes, size).long()
     for i, (top, left, height, width) in enumerate(zip(*(b.tolist() for b in boxes), strict=True)):
         expected = numbers(TF.resized_crop(pil(images[i % 3]), top, left, height, width, [size, size], antialias=True))
-        assert (ours[i] - expected).abs().max() <= 1
-        assert (ours[i] - expected).double().abs().mean() < 0.2
+        difference = (ours[i] - expected).abs()
+        # Rounding of weights and half-way cases, twice.
+        assert difference.max() <= 2 and (difference > 1).double().mean() < 1e-3
+        assert difference.double().mean() < 0.25
 
 
 def test_an_image_of_1024_pixels_cut_to_96_looks_as_pils():
@@ -61,11 +65,23 @@ def test_an_image_of_1024_pixels_cut_to_96_looks_as_pils():
     assert (aliased - expected).abs().max() > 20
 
 
+def test_on_a_cpu_a_resized_crop_is_torchs_to_the_number():
+    """However its lines are grouped: boxes start and end anywhere, one line high too."""
+    images = pictures(1, 41, 53, smooth=0.5)
+    boxes = [(top, left, height, 11 + top) for top in range(5) for left, height in ((0, 1), (3, 6), (7, 36), (2, 35))]
+    ours = resized_crop(images.expand(2, -1, -1, -1), Boxes(*torch.tensor(boxes).T), 24)
+    for crop, (top, left, height, width) in zip(ours, boxes, strict=True):
+        box = images[:, :, top : top + height, left : left + width]
+        expected = F.interpolate(box, size=(24, 24), mode="bilinear", antialias=True)
+        assert torch.equal(crop, expected[0, 0])
+
+
+@pytest.mark.parametrize("turn", [apply_turn, turn_by_gather])
 @pytest.mark.parametrize("size", [96, 63])
-def test_turn_is_torchvisions_on_pil_to_the_pixel(size):
+def test_turn_is_torchvisions_on_pil_to_the_pixel(turn, size):
     images = pictures(8, size, size)[:, 0]
     params = draw_turn(8, generator(3))
-    ours = apply_turn(images, params)
+    ours = turn(images, params)
     assert params.flip.any() and not params.flip.all()
     for i in range(8):
         expected = TF.rotate(pil(images[i]), params.degrees[i].item())
@@ -73,9 +89,10 @@ def test_turn_is_torchvisions_on_pil_to_the_pixel(size):
         assert torch.equal(ours[i].long(), numbers(expected))
 
 
-def test_turn_by_large_angles():
+@pytest.mark.parametrize("turn", [apply_turn, turn_by_gather])
+def test_turn_by_large_angles(turn):
     images = pictures(3, 40, 40)[:, 0]
-    ours = apply_turn(images, Turn(torch.tensor([37.0, -120.0, 200.0]).double(), torch.tensor([False] * 3)))
+    ours = turn(images, Turn(torch.tensor([37.0, -120.0, 200.0]).double(), torch.tensor([False] * 3)))
     for i, degrees in enumerate((37.0, -120.0, 200.0)):
         assert torch.equal(ours[i].long(), numbers(TF.rotate(pil(images[i]), degrees)))
 
@@ -83,17 +100,20 @@ def test_turn_by_large_angles():
 @pytest.mark.parametrize("sigma", [0.1, 0.4, 0.8, 1.3, 1.42, 1.7, 2.0])
 def test_blur_is_pils(sigma):
     images = pictures(2, 60, 60, smooth=0.5)[:, 0]
-    ours = apply_blur(images.float(), torch.tensor([sigma, 0.0]))
-    expected = numbers(pil(images[0]).filter(ImageFilter.GaussianBlur(sigma)))
-    difference = (ours[0] - expected).abs()
+    sigmas = torch.tensor([sigma, 0.0])
+    expected = numbers(pil(images[0]).filter(ImageFilter.GaussianBlur(sigma))).float()
+    on_cpu, by_matrices = apply_blur(images.float(), sigmas), blur_by_matrices(images.float(), sigmas)
+    assert torch.equal(on_cpu[0], expected)
     # PIL rounds to 8 bits after each of its six passes.
+    difference = (by_matrices[0] - expected).abs()
     assert difference.max() <= 4 and difference.mean() < 0.8
-    assert torch.equal(ours[1], images[1].float())
+    for ours in (on_cpu, by_matrices):
+        assert torch.equal(ours[1], images[1].float())
 
 
-def test_blur_takes_the_same_from_the_spectrum_as_pils():
+def test_blur_by_matrices_takes_the_same_from_the_spectrum_as_pils():
     image = pictures(1, 128, 128, smooth=0.3)[:, 0]
-    ours = apply_blur(image.float(), torch.tensor([1.5]))[0].numpy()
+    ours = blur_by_matrices(image.float(), torch.tensor([1.5]))[0].numpy()
     expected = np.array(pil(image).filter(ImageFilter.GaussianBlur(1.5))).astype(float)
     power = [np.abs(np.fft.rfft2(x - x.mean()))[:32, :32] for x in (ours, expected, image[0].numpy())]
     low = np.s_[1:10, 1:10]
@@ -189,6 +209,13 @@ def test_views_are_a_function_of_the_generator_and_never_shared_between_samples(
     for rows in (views.target, views.global1, torch.cat([views.global1, views.global2]), views.local.flatten(0, 1)):
         flat = rows.flatten(1)
         assert (torch.cdist(flat, flat) + torch.eye(len(flat)) * 1e9).min() > 0.5
+
+
+def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
+    together = small_views(18, pictures())
+    monkeypatch.setattr(chunks, "CACHED_NUMBERS", 1)
+    for a, b in zip(together, small_views(18, pictures()), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_images_of_other_sizes_are_cut_within_their_own():

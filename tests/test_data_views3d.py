@@ -6,6 +6,7 @@ import torch
 import torchio as tio
 from scipy import ndimage, stats
 
+from data import chunks
 from data.affine3d import Affine, apply_affine, draw_affine
 from data.blur3d import apply_blur, draw_blur
 from data.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
@@ -181,6 +182,13 @@ def test_views_are_a_function_of_the_generator_and_never_shared_between_samples(
     for rows in (targets, views.global1.flatten(1), locals_, torch.cat([views.global1, views.global2]).flatten(1)):
         distances = torch.cdist(rows, rows) + torch.eye(len(rows)) * 1e9
         assert distances.min() > 0.1
+
+
+def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
+    together = Views3d()(raw(), generator(18))
+    monkeypatch.setattr(chunks, "CACHED_NUMBERS", 1)
+    for a, b in zip(together, Views3d()(raw(), generator(18)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_target_is_the_first_view_before_its_appearance_changed():

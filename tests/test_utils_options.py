@@ -16,7 +16,8 @@ DEFAULTS = {
     "data": "D", "output": "O", "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 16, "epochs": 100,
     "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "gpus": None,
     "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
-    "uncertain": "ones", "init": None, "resume": None, "save_minutes": 10.0,
+    "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
+    "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": str(LISTS), "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
     "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10,
 }  # fmt: skip
@@ -167,7 +168,22 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     ("--n chexpert --d 2 --uncertain zeros", "--uncertain is for --phase finetune"),
     (f"{FINETUNE} --uncertain zeros", "--uncertain is for --n chexpert"),
     ("--phase finetune --n chest --d 2", "expected --weight FILE, or --weight none"),
-    ("--phase finetune --n luna --weight none", "expected --n chest or chexpert, got luna"),
+    ("--n luna --crop 8 8 8", "--crop is for --phase finetune"),
+    ("--n luna --no-skips", "--skips is for --phase finetune"),
+    ("--n luna --norm gn", "--norm is for --phase finetune"),
+    ("--n brats", "--n brats is for --phase finetune"),
+    (f"{FINETUNE} --save_masks", "--save_masks is for --n brats or lits or folder, got --n chest"),
+    (f"{FINETUNE} --crop 8 8 8", "--crop is for --d 3"),
+    ("--phase finetune --n luna --weight none --no-skips", "--skips is for --n brats or lits or folder"),
+    ("--phase finetune --n luna --weight none --cache x", "--cache is for --phase pretask, or --n brats or lits"),
+    ("--phase finetune --n brats --weight none --classes 3", "--classes is for --n folder, got --n brats"),
+    ("--phase finetune --n lits --weight none --intensity ct", "--intensity is for --n folder, got --n lits"),
+    ("--phase finetune --n lits --weight none --crop 16 20 16", "--crop: expected multiples of 8"),
+    ("--phase finetune --n lits --weight none --crop 16 16", "--crop: expected 3 arguments"),
+    ("--phase finetune --n lits --weight none --global_size 64", "--global_size is for --d 2"),
+    ("--phase finetune --n folder --d 2 --weight none --norm gn", "--norm is for --d 3"),
+    ("--phase finetune --n folder --d 2 --weight none --intensity ct", "--intensity is for --d 3"),
+    ("--phase finetune --n brats --d 2 --weight none", "--n brats goes with --d 3, got --d 2"),
 ])  # fmt: skip
 def test_options_of_fine_tuning_are_refused_where_they_mean_nothing(capsys, line, words):
     assert words in refused(capsys, line)
@@ -176,6 +192,11 @@ def test_options_of_fine_tuning_are_refused_where_they_mean_nothing(capsys, line
 def test_fine_tuning_is_typed():
     options = parse(f"{FINETUNE} --weight x.pt --n chexpert --uncertain ignore --global_size 64 --image_size 512")
     assert (options.phase, options.weight, options.uncertain, options.n) == ("finetune", "x.pt", "ignore", "chexpert")
+    options = parse("--phase finetune --n brats --weight none --crop 16 24 32 --norm in --no-skips --cache c --ratio 0")
+    assert (options.crop, options.norm, options.skips, options.cache) == ((16, 24, 32), "in", False, "c")
+    assert options.as_dict()["crop"] == [16, 24, 32] and options.ratio == 0
+    options = parse("--phase finetune --n folder --weight none --classes 3 --intensity ct --save_masks")
+    assert (options.classes, options.intensity, options.save_masks) == (3, "ct", True)
 
 
 def test_options_that_contradict_each_other_are_refused(capsys):

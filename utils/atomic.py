@@ -47,10 +47,17 @@ def whole_file(
         _sync_folder(path.parent)
     except OSError as error:
         _remove(temporary)
-        raise UserError(f"cannot write {path}: {error.strerror or error}; nothing was left half written") from error
+        raise unwritten(path, error) from error
     except BaseException:
         _remove(temporary)
         raise
+
+
+def unwritten(path: Path, error: OSError) -> UserError:
+    """The one line of a file that could not be written."""
+    # NumPy tells a short write without the system's reason.
+    reason = error.strerror or f"{error}; is the disk full?"
+    return UserError(f"cannot write {path}: {reason}; nothing was left half written")
 
 
 def temporary_name(path: Path) -> Path:

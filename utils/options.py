@@ -8,7 +8,7 @@ from typing import Any
 
 from utils.arguments import OneLineParser, number
 
-DATASETS_OF_DIMENSION = {2: ("chest", "chexpert"), 3: ("luna",)}
+DATASETS_OF_DIMENSION = {2: ("chest", "chexpert", "folder"), 3: ("luna", "brats", "lits", "folder")}
 LISTS = Path(__file__).parent.parent / "train_val_txt"
 
 
@@ -36,6 +36,12 @@ class Options:
     encoder_weights: str
     weight: str | None
     uncertain: str
+    crop: tuple[int, ...] | None
+    norm: str | None
+    skips: bool
+    classes: int
+    intensity: str
+    save_masks: bool
     init: str | None
     resume: str | None
     save_minutes: float
@@ -61,17 +67,27 @@ MAY_CHANGE = frozenset({
     "data", "output", "lists", "device", "gpus", "workers", "resume", "init", "save_minutes", "max_bad",
     "compile", "log_every", "picture_every", "encoder_weights", "weight",
     # Of a fine-tuning the labels themselves are compared.
-    "uncertain",
+    "uncertain", "classes", "save_masks",
 })  # fmt: skip
 
 
 # What only one of the phases uses.
 OF_PRETASK = (
-    "momentum", "weight_decay", "encoder_weights", "init", "local_size", "cache", "cache_size", "picture_every",
+    "momentum", "weight_decay", "encoder_weights", "init", "local_size", "cache_size", "picture_every",
 )  # fmt: skip
-OF_FINETUNE = ("weight", "uncertain")
-# The data sets that fine-tune.
-FINETUNED = ("chest", "chexpert")
+# What only some data sets use when they fine-tune.
+OF_DATASETS = {
+    "uncertain": ("chexpert",),
+    "norm": ("brats", "lits", "folder"),
+    "skips": ("brats", "lits", "folder"),
+    "classes": ("folder",),
+    "intensity": ("folder",),
+    "save_masks": ("brats", "lits", "folder"),
+}
+OF_FINETUNE = ("weight", "crop", *OF_DATASETS)
+# The data sets that pre-train, and those whose images are segmented.
+PRETRAINED = ("chest", "chexpert", "luna")
+SEGMENTED = ("brats", "lits", "folder")
 
 
 def fixed_options(options: Options) -> dict[str, Any]:
@@ -109,17 +125,17 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--output", required=True, help="folder for weights, state and records of the run")
     group.add_argument("--model", default="pcrlv2", choices=["pcrlv2"], help="method")
     group.add_argument("--phase", default="pretask", choices=["pretask", "finetune"], help="what to do")
-    group.add_argument("--n", "--dataset", default="luna", choices=["chest", "chexpert", "luna"], help="data set")
+    group.add_argument("--n", "--dataset", default="luna", choices=[*PRETRAINED, *SEGMENTED], help="data set")
     group.add_argument("--d", "--dim", default=3, type=int, choices=[2, 3], help="dimensions")
     group.add_argument("--b", "--batch_size", default=16, type=whole, help="batch size over all GPUs and processes")
     group.add_argument("--epochs", default=100, type=number(int, 0, 10**6), help="last epoch; 0 to this are run")
     group.add_argument("--lr", default=1e-3, type=rate, help="peak learning rate")
     group.add_argument("--momentum", default=0.9, type=number(float, 0, 1), help="momentum of SGD")
     group.add_argument("--weight_decay", default=1e-4, type=rate, help="weight decay of SGD")
-    ratio = number(float, 0, 1, open_low=True)
     group.add_argument(
-        "--ratio", default=0.8, type=ratio, help="share of the list to pre-train on, the rest fine-tunes"
-    )
+        "--ratio", default=0.8, type=number(float, 0, 1),
+        help="share of the list to pre-train on, the rest fine-tunes; 0: all of it fine-tunes",
+    )  # fmt: skip
     group.add_argument("--seed", default=42, type=number(int, 0, 2**62), help="what all randomness comes from")
     on_off = argparse.BooleanOptionalAction
     group.add_argument("--amp", default=False, action=on_off, help="mixed precision: bf16, else fp16")
@@ -134,6 +150,36 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         "--uncertain", default="ones", choices=["ones", "zeros", "ignore"],
         help="finetune on chexpert: what an uncertain label counts as",
     )  # fmt: skip
+    _add_segmentation(group)
+
+
+def _add_segmentation(group: argparse._ArgumentGroup) -> None:
+    on_off = argparse.BooleanOptionalAction
+    group.add_argument(
+        "--crop", nargs=3, type=number(int, 8, 1024), metavar=("X", "Y", "Z"),
+        help="finetune, 3D: voxels that the network sees at once, multiples of 8; unset: brats 112 128 112, "
+        "lits 128 128 64, folder 96 96 96, luna 48 48 32",
+    )  # fmt: skip
+    group.add_argument(
+        "--norm",
+        choices=["bn", "gn", "in"],
+        help="segmentation, 3D: normalisation (batch, group, instance); unset: gn for brats, else bn as pre-trained",
+    )
+    group.add_argument(
+        "--skips", default=True, action=on_off, help="segmentation: whether the decoder sees the shallower features"
+    )
+    group.add_argument(
+        "--classes", default=0, type=number(int, 0, 255),
+        help="folder: masks hold 0 to this, with 1 anything above 0 is the one class; 0: what the masks hold",
+    )  # fmt: skip
+    group.add_argument(
+        "--intensity", default="minmax", choices=["minmax", "ct"],
+        help="folder, 3D: minmax scales each volume from its least to its largest value; ct takes HU, resampled to "
+        "1 mm and scaled as for pre-training",
+    )  # fmt: skip
+    group.add_argument(
+        "--save_masks", default=False, action=on_off, help="segmentation: keep the predicted masks of the test part"
+    )
 
 
 def _add_views(group: argparse._ArgumentGroup) -> None:
@@ -145,7 +191,10 @@ def _add_views(group: argparse._ArgumentGroup) -> None:
         "--image_size", default=0, type=number(int, 0, 65536),
         help="2D: longest side that images are shrunk to when read, 0 for as they are; changes what views see",
     )  # fmt: skip
-    group.add_argument("--cache", help="2D: folder for a memory map of all images, made once; changes what views see")
+    group.add_argument(
+        "--cache", help="2D: folder for a memory map of all images, made once; changes what views see; segmentation: "
+        "folder for prepared cases, made once, so that a crop need not read its whole case"
+    )  # fmt: skip
     group.add_argument("--cache_size", default=512, type=size, help="2D: longest side of images in --cache")
     group.add_argument(
         "--max_bad", default=0.01, type=number(float, 0, 1), help="share of broken samples above which the run ends"
@@ -173,7 +222,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """The options typed; a wrong one ends the program with one line and status 2."""
     parser = build_parser()
-    options = Options(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    options = Options(**{**values, "crop": values["crop"] and tuple(values["crop"])})
     expected = DATASETS_OF_DIMENSION[options.d]
     if options.n not in expected:
         dimension = next(d for d, names in DATASETS_OF_DIMENSION.items() if options.n in names)
@@ -182,11 +232,11 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     if options.global_size % 32 or options.local_size % 32:
         parser.error("--global_size and --local_size: expected multiples of 32, which the encoder shrinks images by")
     if options.d == 3:
-        two_d = ("global_size", "local_size", "image_size", "cache", "cache_size", "encoder_weights")
-        for name in two_d:
+        cache = ("cache",) if options.phase == "pretask" else ()
+        for name in ("global_size", "local_size", "image_size", "cache_size", "encoder_weights", *cache):
             if getattr(options, name) != parser.get_default(name):
-                parser.error(f"--{name} is for --d 2; the sizes of 3D crops are set by luna_preprocess.py")
-    if options.cache and options.image_size:
+                parser.error(f"--{name} is for --d 2; the sizes of 3D crops are set by luna_preprocess.py and --crop")
+    if options.phase == "pretask" and options.cache and options.image_size:
         parser.error("--image_size: the size of images in --cache is set by --cache_size; give one of the two")
     if options.init and options.resume not in (None, "auto"):
         parser.error("--init starts a run from weights, --resume goes on with one: give one of them")
@@ -199,12 +249,27 @@ def _check_phase(parser: argparse.ArgumentParser, options: Options) -> None:
     for name in OF_PRETASK if finetunes else OF_FINETUNE:
         if getattr(options, name) != parser.get_default(name):
             parser.error(f"--{name} is for --phase {'pretask' if finetunes else 'finetune'}")
-    if finetunes and options.n not in FINETUNED:
-        parser.error(f"--phase finetune: expected --n {' or '.join(FINETUNED)}, got {options.n}")
+    if not finetunes and options.n not in PRETRAINED:
+        parser.error(f"--n {options.n} is for --phase finetune")
+    if not finetunes and not options.ratio:
+        parser.error("--ratio: expected a number above 0 to 1, got 0; with 0 nothing pre-trains")
     if finetunes and options.weight is None:
         parser.error("--phase finetune: expected --weight FILE, or --weight none to start from scratch")
-    if options.uncertain != parser.get_default("uncertain") and options.n != "chexpert":
-        parser.error(f"--uncertain is for --n chexpert, got --n {options.n}")
+    for name, datasets in OF_DATASETS.items():
+        if getattr(options, name) != parser.get_default(name) and options.n not in datasets:
+            parser.error(f"--{name} is for --n {' or '.join(datasets)}, got --n {options.n}")
+    if finetunes and options.cache and options.n not in SEGMENTED:
+        parser.error(f"--cache is for --phase pretask, or --n {' or '.join(SEGMENTED)}, got --n {options.n}")
+    _check_volumes(parser, options)
+
+
+def _check_volumes(parser: argparse.ArgumentParser, options: Options) -> None:
+    """What only 3D fine-tuning uses."""
+    for name in ("crop", "norm", "intensity"):
+        if options.d == 2 and getattr(options, name) != parser.get_default(name):
+            parser.error(f"--{name} is for --d 3")
+    if options.crop and any(side % 8 for side in options.crop):
+        parser.error(f"--crop: expected multiples of 8, which the encoder shrinks by, got {options.crop}")
 
 
 def option_names() -> list[str]:

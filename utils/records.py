@@ -39,6 +39,41 @@ class LabelledImages(NamedTuple):
     """float32, B K: 0 or 1, NaN where nobody knows."""
 
 
+class LabelledCubes(NamedTuple):
+    """What the loader of a classification in 3D yields: cubes cut out of scans, and their labels."""
+
+    cubes: Tensor
+    """float32, B 1 X Y Z, scaled to 0..1."""
+    labels: Tensor
+    """float32, B K: 0 or 1."""
+
+
+class LabelledCrops(NamedTuple):
+    """What the loader of a segmentation yields: crops of images, and what is which region in them."""
+
+    images: Tensor
+    """float32, B C *S, scaled to 0..1."""
+    masks: Tensor
+    """uint8, B K *S: 1 where a voxel is of region k; regions may overlap."""
+
+
+class WholeCase(NamedTuple):
+    """A whole image to be segmented, and the truth on the grid of its own file, *N."""
+
+    image: Tensor
+    """float32, C *S, scaled to 0..1, on the grid that the network sees."""
+    mask: Tensor
+    """uint8, K *S: the truth on that grid."""
+    truth: Tensor
+    """uint8, K *N: the truth as it came."""
+    offset: Tensor
+    """float64, one an axis: where on the axis of *S the first voxel of *N lies, in voxels of *S."""
+    step: Tensor
+    """float64, one an axis: how far its voxels are apart, in voxels of *S."""
+    spacing: Tensor
+    """float64, one an axis: how far its voxels are apart, in mm; in pixels where a file knows no mm."""
+
+
 class Views(NamedTuple):
     """One batch as the network sees it. Every field splits along B, over GPUs too."""
 

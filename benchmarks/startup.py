@@ -1,0 +1,119 @@
+"""The start of main.py with millions of names, and what loader workers keep from epoch to epoch.
+
+python -m benchmarks.startup LIST    what one start takes: seconds and GB, as JSON
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figure, Result, Settings
+from benchmarks.made_up import write_xrays
+from benchmarks.timing import medians, memory_gb, run_program
+from data.datasets import ImageFiles
+from data.file_index import FileIndex
+from data.lists import read_names
+from data.loader import Loader
+from data.names import NameList
+
+NAMES, QUICK_NAMES = 10_000_000, 1000
+LABELS = " 0" * 14
+AT_ONCE = 100_000
+# Of the loader that is watched: its names, batches of so many, and epochs.
+WATCHED, QUICK_WATCHED, BATCH, EPOCHS = 200_000, 200, 1000, 3
+SIDE = 32
+
+
+def write_list(path: Path, names: int) -> None:
+    """A list as the published ones: ``00000042_003.png 0 0 0 ...``."""
+    with open(path, "w") as file:
+        for start in range(0, names, AT_ONCE):
+            numbers = range(start, min(start + AT_ONCE, names))
+            file.write("".join(f"{i:08d}_{i % 13:03d}.png{LABELS}\n" for i in numbers))
+
+
+def start(path: Path) -> dict[str, float]:
+    """From the interpreter's first import to the first keys of an epoch, every listed file taken for found.
+
+    Not made are the files themselves: how long a folder of so many takes to be listed is the file system's affair.
+    """
+    began = time.perf_counter()
+    import main  # noqa: F401, what every start imports
+
+    imported = time.perf_counter()
+    names = read_names(path)
+    index = FileIndex([path.parent], [names])
+    dataset = ImageFiles(index.folders, names, index.locate(names, source=path))
+    loader = Loader(dataset, batch_size=16, workers=0, seed=0)
+    next(iter(loader.order))
+    ended = time.perf_counter()
+    return {"import": imported - began, "list": ended - imported, "gb": memory_gb("self", "VmHWM")}
+
+
+class FewFiles(ImageFiles):
+    """Many names that all lead to few files."""
+
+    def __init__(self, files: ImageFiles, names: NameList) -> None:
+        super().__init__(files.folders, names, files.folder_of)
+        self.files = files
+
+    def path(self, index: int) -> Path:
+        assert self.names[index]
+        return self.files.path(index % len(self.files))
+
+
+def worker_growth(settings: Settings) -> tuple[float, float]:
+    """GB of its own that the largest loader worker holds after the first and after the last epoch."""
+    files = write_xrays(settings.folder / "images", 4, SIDE)
+    names = NameList.of(f"{i:08d}.png" for i in range(QUICK_WATCHED if settings.quick else WATCHED))
+    batch = len(names) // 4 if settings.quick else BATCH
+    loader = Loader(FewFiles(files, names), batch_size=batch, workers=2, seed=0)
+    held = []
+    for epoch in range(EPOCHS):
+        for _ in loader.batches(epoch):
+            pass
+        held.append(max(own_memory(worker.pid) for worker in _workers(loader)))
+    return held[0], held[-1]
+
+
+def own_memory(pid: int) -> float:
+    """GB that a process shares with no other: a copy of what it had at first from its parent counts too."""
+    return sum(memory_gb(pid, field, "smaps_rollup") for field in ("Private_Dirty", "Private_Clean"))
+
+
+def _workers(loader: Loader) -> Any:
+    return loader.loader._iterator._workers  # type: ignore[union-attr]
+
+
+def measure(settings: Settings) -> list[Result]:
+    """Seconds and memory of a start, and what workers grow by."""
+    names = QUICK_NAMES if settings.quick else NAMES
+    path = settings.folder / "list.txt"
+    write_list(path, names)
+    runs: list[dict[str, float]] = []
+
+    def one() -> float:
+        runs.append(json.loads(run_program(["-m", "benchmarks.startup", path]).output))
+        return runs[-1]["import"] + runs[-1]["list"]
+
+    (seconds,) = medians(one, repeats=min(3, settings.repeats))
+    imports = statistics.median(run["import"] for run in runs)
+    after_first, after_last = worker_growth(settings)
+    what = f"start with a list of {names:,} names"
+    return [
+        Figure("startup", what, "s", seconds, at_most=10),
+        Figure("startup", "of which imports", "s", imports),
+        Figure("startup", f"{what}, memory", "GB", max(run["gb"] for run in runs), at_most=2),
+        # 1 %: what an allocator's luck makes of equal epochs.
+        Figure(
+            "startup", f"a worker's own memory after {EPOCHS} epochs", "GB", after_last, "after one", after_first,
+            at_most=1.01,
+        ),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(start(Path(sys.argv[1]))))

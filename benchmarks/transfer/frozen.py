@@ -1,0 +1,108 @@
+"""Linear readouts of an encoder that is left as it is: what its features hold already."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.transfer.networks import Network, inputs_of
+from benchmarks.transfer.phantoms import Phantoms
+from benchmarks.transfer.scores import auroc, overall, score
+from models.export import needed
+
+BATCH = 64
+# Regression on every fourth pixel of each axis: the grid of the encoder's second stage.
+STRIDE = 4
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+THRESHOLDS = np.linspace(0.05, 0.7, 27).tolist()
+
+
+@torch.no_grad()
+def pooled_features(network: Network, images: Tensor) -> Tensor:
+    """uint8 N 1 S S to the pooled features of the last stage, N F."""
+    return torch.cat([network.encoder(inputs_of(b))[-1].mean(dim=(2, 3)) for b in images.split(BATCH)])
+
+
+@torch.no_grad()
+def pixel_features(network: Network, images: Tensor) -> Tensor:
+    """uint8 N 1 S S to the features of all stages at every fourth pixel, N F S/4 S/4."""
+    grid = images.shape[-1] // STRIDE
+    stages = network.encoder(inputs_of(images))[1:]
+    shrunk = [F.adaptive_avg_pool2d(x, grid) for x in stages if x.shape[-1] >= grid]
+    grown = [F.interpolate(x, size=grid, mode="bilinear") for x in stages if x.shape[-1] < grid]
+    return torch.cat([*shrunk, *grown], dim=1)
+
+
+def classify(network: Network, train: Phantoms, valid: Phantoms, test: Phantoms) -> dict[str, float]:
+    """Logistic regression on pooled features; its regularisation is chosen on the validation part."""
+    network.eval()
+    linear = needed("sklearn.linear_model", "benchmarks.transfer")
+    features = [pooled_features(network, part.images).double().cpu() for part in (train, valid, test)]
+    mean, deviation = features[0].mean(dim=0), features[0].std(dim=0) + 1e-6
+    x = [((part - mean) / deviation).numpy() for part in features]
+    y = train.nodule[:, 0].cpu().numpy()
+    best, scores = -1.0, torch.zeros(0)
+    for strength in STRENGTHS:
+        model = linear.LogisticRegression(C=strength, max_iter=500).fit(x[0], y)
+        number = auroc(torch.from_numpy(model.decision_function(x[1])), valid.nodule[:, 0])
+        if number > best:
+            best, scores = number, torch.from_numpy(model.decision_function(x[2]))
+    return {"nodule AUROC": auroc(scores, test.nodule[:, 0])}
+
+
+def segment(network: Network, train: Phantoms, valid: Phantoms, test: Phantoms) -> dict[str, float]:
+    """Ridge regression from each pixel's features to its regions; strength and thresholds by the validation part."""
+    network.eval()
+    mean, scale, gram, moments, intercept = _sums(network, train)
+    best, chosen, levels = -1.0, torch.zeros(0), torch.zeros(0)
+    on_valid = (_standard(network, valid, mean, scale), valid)
+    for strength in STRENGTHS:
+        weights = torch.linalg.solve(gram + strength * torch.eye(len(gram), device=gram.device), moments)
+        outputs = _regions(on_valid[0], weights, intercept, valid.images.shape[-1])
+        thresholds = _thresholds(outputs, valid)
+        number = overall(score(network.task, outputs, valid, thresholds))
+        if number > best:
+            best, chosen, levels = number, weights, thresholds
+    parts = [test.take(slice(i, i + BATCH)) for i in range(0, len(test.images), BATCH)]
+    found = [_regions(_standard(network, p, mean, scale), chosen, intercept, p.images.shape[-1]) for p in parts]
+    return score(network.task, torch.cat(found), test, levels)
+
+
+def _standard(network: Network, part: Phantoms, mean: Tensor, scale: Tensor) -> Tensor:
+    """Standardised pixel features of a part, N F g g."""
+    features = torch.cat([pixel_features(network, batch) for batch in part.images.split(BATCH)])
+    return (features - mean[:, None, None]) / scale[:, None, None]
+
+
+def _regions(features: Tensor, weights: Tensor, intercept: Tensor, size: int) -> Tensor:
+    """N F g g to regions at input size, N 2 S S."""
+    coarse = torch.einsum("nfhw,fk->nkhw", features, weights) + intercept[:, None, None]
+    return F.interpolate(coarse, size=size, mode="bilinear")
+
+
+def _sums(network: Network, train: Phantoms) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(mean F, scale F, Gram matrix F F, moments F K, intercept K) of standardised features, means over pixels."""
+    shrink = [F.avg_pool2d(masks, STRIDE) for masks in train.masks.split(BATCH)]
+    total: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    cross: Tensor | float = 0.0
+    answer: Tensor | float = 0.0
+    pixels = 0
+    for images, regions in zip(train.images.split(BATCH), shrink, strict=True):
+        x = pixel_features(network, images).movedim(1, -1).flatten(0, 2)
+        y = regions.movedim(1, -1).flatten(0, 2)
+        total, squares, cross = total + x.sum(dim=0), squares + x.T @ x, cross + x.T @ y
+        answer, pixels = answer + y.sum(dim=0), pixels + len(x)
+    assert isinstance(total, Tensor) and isinstance(squares, Tensor) and isinstance(cross, Tensor)
+    mean, intercept = total / pixels, torch.as_tensor(answer / pixels)
+    covariance = squares / pixels - torch.outer(mean, mean)
+    scale = covariance.diagonal().clamp(min=0).sqrt() + 1e-4
+    moments = (cross / pixels - torch.outer(mean, intercept)) / scale[:, None]
+    return mean, scale, covariance / torch.outer(scale, scale), moments, intercept
+
+
+def _thresholds(outputs: Tensor, truth: Phantoms) -> Tensor:
+    """Per region, the level of highest Dice."""
+    options = [score("segmentation", outputs, truth, torch.full((2,), t, device=outputs.device)) for t in THRESHOLDS]
+    best = [max(range(len(options)), key=lambda i: options[i][name]) for name in options[0]]
+    return torch.tensor([THRESHOLDS[i] for i in best], device=outputs.device)

@@ -1,0 +1,40 @@
+"""How large the benchmark is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sizes of everything; the defaults are meant for 2 CPU cores."""
+
+    out: Path
+    device: str = "cpu"
+    amp: bool = False
+    seed: int = 0
+    size: int = 64
+    """Side of images, of global views and of what is fine-tuned on, pixels."""
+    local_size: int = 32
+    local_views: int = 2
+    images: int = 640
+    """Unlabelled, to pre-train on."""
+    epochs: int = 7
+    batch: int = 16
+    lr: float = 0.005
+    replicates: int = 1
+    """Pre-trainings of each variant."""
+    labels: int = 800
+    """Images with labels that 100 % means."""
+    valid: int = 200
+    test: int = 500
+    seeds: int = 5
+    steps: int = 40
+    """Of each fine-tuning."""
+    percents: tuple[float, ...] = (1, 5, 10, 100)
+    """Of the labels."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)

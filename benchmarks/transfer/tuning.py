@@ -1,0 +1,100 @@
+"""Fine-tuning of a whole network on a few labels: the same recipe for every encoder."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.transfer.networks import CLASSIFICATION, Network, inputs_of, region_loss
+from benchmarks.transfer.phantoms import Phantoms
+from benchmarks.transfer.scores import overall, score
+from utils.schedules import learning_rate
+from utils.seeding import torch_generator
+
+BATCH = 16
+# So often within a fine-tuning the validation part is looked at, and the best weights are kept.
+LOOKS = 3
+SHIFT = 16  # a shift is up to a sixteenth of the side
+PREDICTION_BATCH = 128
+
+
+def batches(count: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of each step: all images in a random order, then in another, and so on; all of them when they are few."""
+    size, order = min(BATCH, count), torch.zeros(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(count, generator=generator)])
+        yield order[:size]
+        order = order[size:]
+
+
+def augment(batch: Phantoms, generator: torch.Generator) -> Phantoms:
+    """Each image flipped or not, left to right, and shifted by a few pixels along both axes, with its masks."""
+    images, masks = batch.images.float(), batch.masks
+    n, side = len(images), images.shape[-1]
+    flip = torch.rand(n, generator=generator) < 0.5
+    most = side // SHIFT
+    shift = torch.randint(-most, most + 1, (n, 2), generator=generator)
+    place = torch.arange(side)
+    rows = (place + shift[:, :1]).clamp(0, side - 1)
+    columns = (place + shift[:, 1:]).clamp(0, side - 1)
+    columns = torch.where(flip[:, None], side - 1 - columns, columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+
+    def move(x: Tensor) -> Tensor:
+        which = torch.arange(n, device=x.device)[:, None, None]
+        return x.movedim(1, -1)[which, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+    return Phantoms(move(images), batch.nodule, move(masks))
+
+
+def fit(
+    network: Network, train: Phantoms, valid: Phantoms, *, lr: float, steps: int, seed: int
+) -> tuple[Network, float]:
+    """Fine-tune, Adam with a cosine.
+
+    Args:
+        network: changed in place.
+        train, valid: labelled images.
+        lr: peak learning rate.
+        steps: of 16 images each.
+        seed: of the order and the augmentation.
+
+    Returns:
+        The network with the weights that were best on the validation part, and its number there.
+    """
+    generator = torch_generator("transfer", "fine-tuning", seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    looks = {round(steps * (i + 1) / LOOKS) for i in range(LOOKS)}
+    best, weights = float("-inf"), {}
+    network.train()
+    for step, indices in enumerate(batches(len(train.images), steps, generator)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, lr)
+        batch = augment(train.take(indices.to(train.images.device)), generator)
+        outputs = network(inputs_of(batch.images))
+        loss = (
+            F.binary_cross_entropy_with_logits(outputs, batch.nodule)
+            if network.task == CLASSIFICATION
+            else region_loss(outputs, batch.masks)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step + 1 in looks:
+            number = overall(score(network.task, predict(network, valid.images), valid))
+            if number > best:
+                best, weights = number, deepcopy(network.state_dict())
+    network.load_state_dict(weights)
+    return network, best
+
+
+@torch.no_grad()
+def predict(network: Network, images: Tensor) -> Tensor:
+    """Logits of uint8 N 1 S S, BatchNorm by its running statistics; leaves the network in training mode."""
+    network.eval()
+    outputs = torch.cat([network(inputs_of(batch)) for batch in images.split(PREDICTION_BATCH)])
+    network.train()
+    return outputs
