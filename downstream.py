@@ -20,6 +20,7 @@ from engine.classification import report_test
 from engine.classification import validation_numbers as classification_numbers
 from engine.finetune import FinetuneTask, ForwardStep, Predictions, predict
 from engine.keeper import StateKeeper
+from engine.layout import memory_format
 from engine.metrics import require_metrics
 from engine.parallel import check_batch, parallelize
 from engine.precision import Precision
@@ -42,7 +43,6 @@ from utils.seeding import seed_of
 from utils.world import World
 
 BEST = "best.pt"
-MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Part(RawDataset, Protocol):
@@ -212,7 +212,7 @@ RECIPES: dict[str, Callable[[Place], Recipe]] = {
 }
 
 
-def build_model(options: Options, recipe: Recipe, world: World) -> Any:
+def build_model(options: Options, recipe: Recipe, world: World, layout: torch.memory_format) -> Any:
     """The network, the same on every process, from random or pre-trained weights."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = recipe.build_model()
@@ -220,7 +220,7 @@ def build_model(options: Options, recipe: Recipe, world: World) -> Any:
         print(f"--weight {options.weight}: {model.match or 'from scratch'}", file=sys.stderr)
     if options.compile:
         model.compile()
-    return model.to(memory_format=MEMORY_FORMATS[options.d])
+    return model.to(memory_format=layout)
 
 
 def describe_run(options: Options, parts: Parts, model: Any, devices: list[torch.device]) -> dict[str, Any]:
@@ -261,9 +261,10 @@ def finetune(options: Options, world: World) -> None:
     keeper = StateKeeper(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
     state = keeper.find(options.resume)
 
-    model = build_model(options, recipe, world)
+    layout = memory_format(options.d, devices[0])
+    model = build_model(options, recipe, world, layout)
     precision = Precision.choose(devices[0], amp=options.amp)
-    module = parallelize(ForwardStep(model, precision, MEMORY_FORMATS[options.d]), devices, world)
+    module = parallelize(ForwardStep(model, precision, layout), devices, world)
     task = FinetuneTask(
         module, make_inputs=recipe.make_inputs, loss=recipe.loss, validate=recipe.validate, lr=options.lr,
         seed=options.seed, rank=world.rank, best_file=output / BEST if world.is_main else None,

@@ -17,6 +17,7 @@ from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.curves import CurvePictures
 from engine.keeper import StateKeeper
+from engine.layout import memory_format
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
 from engine.precision import Precision
@@ -48,16 +49,16 @@ class Dimension(NamedTuple):
     memory_format: torch.memory_format
 
 
-def make_dimension(options: Options) -> Dimension:
+def make_dimension(options: Options, device: torch.device) -> Dimension:
     """The values of ``--d``."""
     weights = None if options.encoder_weights == "none" else options.encoder_weights
     if options.d == 2:
         views = partial(Views2d, global_size=options.global_size, local_size=options.local_size, n_local=N_LOCAL)
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
         return Dimension(
-            partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), torch.channels_last
+            partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), memory_format(2, device)
         )
-    return Dimension(PCRLv23d, Views3d, lambda model: model, torch.channels_last_3d)
+    return Dimension(PCRLv23d, Views3d, lambda model: model, memory_format(3, device))
 
 
 def build_model(options: Options, dimension: Dimension, world: World) -> PCRLv2 | PCRLv23d:
@@ -78,7 +79,7 @@ def pretrain(options: Options, world: World) -> None:
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
     join(world, devices[0])
-    dimension = make_dimension(options)
+    dimension = make_dimension(options, devices[0])
     output = Path(options.output)
 
     dataset = open_dataset(

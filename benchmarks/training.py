@@ -10,6 +10,7 @@ from torch import nn
 from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.keeper import StateKeeper
+from engine.layout import memory_format
 from engine.precision import Precision
 from engine.pretrain import MakeViews, PretrainStep, PretrainTask
 from engine.recorder import Recorder
@@ -33,7 +34,6 @@ class Sizes(NamedTuple):
 
 SIZES = {2: Sizes(3, (224, 224), (96, 96)), 3: Sizes(1, (64, 64, 32), (16, 16, 16))}
 QUICK_SIZES = {2: Sizes(3, (64, 64), (32, 32)), 3: Sizes(1, (16, 16, 16), (8, 8, 8))}
-MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 # Training FLOPs of one sample at the published sizes: the convolutions and linear layers of the three passes forward,
 # three times, for the gradients of activations and of weights.
 GFLOP = {2: 77.0, 3: 1270.0}
@@ -86,9 +86,10 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *
         views: what makes views of the batches that the steps are given.
         amp: mixed precision.
     """
-    model = build_network(d).to(memory_format=MEMORY_FORMATS[d])
+    layout = memory_format(d, device)
+    model = build_network(d).to(memory_format=layout)
     precision = Precision.choose(device, amp=amp)
-    module: nn.Module = PretrainStep(model, precision, MEMORY_FORMATS[d]).to(device)
+    module: nn.Module = PretrainStep(model, precision, layout).to(device)
     task = PretrainTask(module, views, n_stages=len(model.stages), n_local=N_LOCAL, epochs=1, peak_lr=1e-3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     module.train()
