@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,12 @@ FROZEN, FINE_TUNED = "frozen", "fine-tuned"
 TASKS = (CLASSIFICATION, SEGMENTATION)
 RATES = (3e-4, 1e-3)
 CALIBRATION = 256
+
+
+@lru_cache(maxsize=8)
+def drawn(count: int, size: int, *purpose: int | str) -> Phantoms:
+    """Phantoms, kept for the next job: drawing them takes longer than a linear readout."""
+    return draw_phantoms(count, size, *purpose)
 
 
 class Job(NamedTuple):
@@ -77,10 +84,10 @@ def run_job(job: Job, settings: Settings) -> dict[str, float]:
     """
     device = settings.torch_device
     count = max(2, round(settings.labels * job.percent / 100))
-    train = draw_phantoms(count, settings.size, "labelled", job.seed).to(device)
-    valid = draw_phantoms(settings.valid, settings.size, "validation").to(device)
-    test = draw_phantoms(settings.test, settings.size, "test").to(device)
-    unlabelled = draw_phantoms(min(CALIBRATION, settings.images), settings.size, "unlabelled").images.to(device)
+    train = drawn(count, settings.size, "labelled", job.seed).to(device)
+    valid = drawn(settings.valid, settings.size, "validation").to(device)
+    test = drawn(settings.test, settings.size, "test").to(device)
+    unlabelled = drawn(min(CALIBRATION, settings.images), settings.size, "unlabelled").images.to(device)
     file = encoder_file(job, settings)
     network = build_network(job.task, file, unlabelled, job.seed)
     if job.method == FROZEN:

@@ -20,17 +20,17 @@ class Settings:
     local_views: int = 2
     images: int = 640
     """Unlabelled, to pre-train on."""
-    epochs: int = 7
+    epochs: int = 4
     batch: int = 16
     lr: float = 0.005
     replicates: int = 1
     """Pre-trainings of each variant."""
-    labels: int = 800
+    labels: int = 400
     """Images with labels that 100 % means."""
-    valid: int = 200
-    test: int = 500
+    valid: int = 100
+    test: int = 400
     seeds: int = 5
-    steps: int = 40
+    steps: int = 30
     """Of each fine-tuning."""
     percents: tuple[float, ...] = (1, 5, 10, 100)
     """Of the labels."""
