@@ -1,4 +1,4 @@
-"""Fine-tune a pre-trained encoder and say what it is worth: the story of one such run, top to bottom."""
+"""Say what a pre-trained encoder is worth, fine-tuned or frozen: the stories of such runs, top to bottom."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,18 +12,23 @@ from torch import Tensor, nn
 from data.candidates import CUBE, MovedCubes, open_candidates, plain_cubes
 from data.cases import paint, save_mask
 from data.datasets import RawDataset
-from data.labelled import AugmentedInputs, EverySample, open_labelled, plain_inputs
+from data.labelled import AugmentedInputs, EverySample, LabelledParts, open_labelled, plain_inputs
 from data.labels import CLASSES
 from data.loader import Loader
+from data.probes import plain_candidates, plain_images
 from data.segmentation import CROPS, FlippedCrops, as_input, open_segmentation
 from engine.classification import report_test
 from engine.classification import validation_numbers as classification_numbers
+from engine.epoch_probe import EpochProbe, require_labels
+from engine.features import PooledFeatures, extract, gather_features
 from engine.finetune import FinetuneTask, ForwardStep, Predictions, predict
 from engine.keeper import StateKeeper
 from engine.layout import memory_format
 from engine.metrics import require_metrics
 from engine.parallel import check_batch, parallelize
 from engine.precision import Precision
+from engine.probe import require_probes
+from engine.probe_report import claim_output, run_probes
 from engine.recorder import Recorder
 from engine.results import RESULTS, write_results
 from engine.segmentation import CaseScore, Inference, Look, require_segmentation, segment
@@ -34,9 +39,11 @@ from engine.weights import WeightsWriter
 from losses.downstream import balanced_cross_entropy, known_cross_entropy
 from losses.segmentation import dice_and_cross_entropy
 from models.downstream import build_classifier
+from models.export import build_encoder, load_into
 from models.segmentation import build_segmenter
 from utils.devices import choose_devices
 from utils.distributed import gather, join
+from utils.errors import UserError
 from utils.options import SEGMENTED, Options, fixed_options
 from utils.provenance import describe_program
 from utils.seeding import seed_of
@@ -138,16 +145,20 @@ def classification_of(
     return Recipe(parts, build, augment, known_cross_entropy, validate, test)
 
 
+def xray_parts(options: Options, ratio: float) -> LabelledParts:
+    """Labelled chest X-rays: the list after ``ratio``, and the test list."""
+    return open_labelled(
+        name=options.n, root=options.data, lists=options.lists, ratio=ratio, seed=options.seed,
+        size=options.global_size, uncertain=options.uncertain, longest=options.image_size,
+    )  # fmt: skip
+
+
 def xray_recipe(place: Place) -> Recipe:
     """14 findings of chest X-rays."""
     options = place.options
-    parts = open_labelled(
-        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
-        size=options.global_size, uncertain=options.uncertain, longest=options.image_size,
-    )  # fmt: skip
     return classification_of(
-        place, parts, classes=CLASSES[options.n], augment=AugmentedInputs(options.global_size), plain=plain_inputs,
-        judge=known_cross_entropy,
+        place, xray_parts(options, options.ratio), classes=CLASSES[options.n],
+        augment=AugmentedInputs(options.global_size), plain=plain_inputs, judge=known_cross_entropy,
     )  # fmt: skip
 
 
@@ -291,3 +302,123 @@ def finetune(options: Options, world: World) -> None:
             "test_part": parts.test_source,
             **found,
         })  # fmt: skip
+
+
+class ProbeData(NamedTuple):
+    """What differs between data sets that are probed."""
+
+    train: Part
+    valid: Part
+    test: Part
+    test_source: str
+    classes: Sequence[str]
+    make_inputs: Callable[[Any], tuple[Tensor, Tensor]]
+
+
+def xray_probe(options: Options) -> ProbeData:
+    """14 findings of chest X-rays."""
+    parts = xray_parts(options, options.ratio)
+    # Fine-tuning trains on random boxes of whole images; a probe learns from what it is judged by, the centre.
+    train = plain_images(parts.train, options.global_size)
+    return ProbeData(train, parts.valid, parts.test, parts.test_source, CLASSES[options.n], plain_inputs)
+
+
+def candidate_probe(options: Options) -> ProbeData:
+    """Nodules of chest CT against false positives, of which training has at most ten to a nodule."""
+    parts = open_candidates(
+        root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed, cube=options.crop or CUBE
+    )
+    return ProbeData(
+        plain_candidates(parts.train), parts.valid, parts.test, parts.test_source, ("nodule",), plain_cubes
+    )
+
+
+PROBED: dict[str, Callable[[Options], ProbeData]] = {
+    "chest": xray_probe,
+    "chexpert": xray_probe,
+    "luna": candidate_probe,
+}
+
+
+def build_frozen(options: Options, world: World) -> PooledFeatures:
+    """The encoder, from pre-trained or random weights, the latter those that fine-tuning from scratch starts from."""
+    torch.manual_seed(seed_of(options.seed, "weights"))
+    channels = 3 if options.d == 2 else 1
+    model = PooledFeatures(build_encoder(options.d, channels))
+    weights = _weights(options)
+    model.match = None if weights is None else load_into(model.encoder, weights, channels)
+    if world.is_main:
+        print(f"--weight {options.weight}: {model.match or 'random'}", file=sys.stderr)
+    if options.compile:
+        model.compile()
+    return model
+
+
+def probe(options: Options, world: World) -> None:
+    """Labelled samples -> features of a frozen encoder -> two simple classifiers -> one look at the test part."""
+    require_probes("--phase probe")
+    devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
+    join(world, devices[0])
+    output = Path(options.output)
+    claim_output(output, writes=world.is_main)
+
+    data = PROBED[options.n](options)
+    parts: dict[str, Part] = {"train": data.train, "valid": data.valid, "test": data.test}
+    if world.is_main:
+        print(
+            f"--ratio {options.ratio:g}: {len(data.train)} samples to learn from, {len(data.valid)} to choose the "
+            f"regularisation, {len(data.test)} to test ({data.test_source})", file=sys.stderr
+        )  # fmt: skip
+    layout, precision = memory_format(options.d, devices[0]), Precision.choose(devices[0], amp=options.amp)
+    model = build_frozen(options, world).to(memory_format=layout)
+    # Nothing is trained: every process has a copy of its own, and a share of the samples.
+    module = parallelize(ForwardStep(model, precision, layout), devices, World())
+    place, features, broken = Place(options, world, devices[0]), {}, {}
+    for name, part in parts.items():
+        batches = place.every(part, max(1, options.b // world.size))
+        features[name] = gather_features(extract(module, batches, data.make_inputs, devices[0]), part=name)
+        broken.update(_broken(batches))
+    if not world.is_main:
+        return
+    found = run_probes(
+        features, data.classes, {name: part.patients for name, part in parts.items()},
+        neighbours=options.probe_neighbours, name=data.test.name, seed=options.seed, output=output,
+    )  # fmt: skip
+    Recorder(output, about=describe_run(options, data, model, devices)).update_run(status="finished")
+    about = {"data_set": options.n, "weights": options.weight, "test_part": data.test_source, "broken_images": broken}
+    write_results(output, {**about, **found})
+
+
+def prepare_epoch_probe(options: Options, device: torch.device) -> Callable[..., EpochProbe]:
+    """What makes the probe of pre-training of an encoder, its precision and its memory format.
+
+    It looks at the parts that fine-tuning trains on and chooses the epoch by, with ``--ratio 1`` those of the whole
+    list; never at the test part.
+
+    Raises:
+        UserError: there are no labels, or scikit-learn is not installed.
+    """
+    require_probes("--probe_every")
+    try:
+        parts = xray_parts(options, options.ratio if options.ratio < 1 else 0.0)
+    except UserError as error:
+        raise UserError(f"--probe_every: {error}") from None
+    judging = options.probe_images // 4
+    train, valid = (
+        plain_images(part, options.global_size, at_most=count, seed=options.seed)
+        for part, count in ((parts.train, options.probe_images - judging), (parts.valid, judging))
+    )
+    require_labels(train.labels.numpy(), valid.labels.numpy())
+    # Broken images are left out: how many there may be is for the run itself to say.
+    learning, judged = (
+        EverySample(part, batch_size=options.b, workers=options.workers, max_bad=1.0) for part in (train, valid)
+    )
+
+    def make(encoder: nn.Module, precision: Precision, layout: torch.memory_format) -> EpochProbe:
+        return EpochProbe(
+            ForwardStep(PooledFeatures(encoder), precision, layout), train=learning, valid=judged,
+            make_inputs=plain_inputs, device=device, classes=CLASSES[options.n], patients=valid.patients,
+            neighbours=options.probe_neighbours, every=options.probe_every, epochs=options.epochs,
+        )  # fmt: skip
+
+    return make

@@ -74,6 +74,16 @@ def build_model(options: Options, dimension: Dimension, world: World) -> PCRLv2 
     return model.to(memory_format=dimension.memory_format)
 
 
+def prepare_probe(options: Options, world: World, device: torch.device) -> Callable[..., Any]:
+    """What makes the probe of ``--probe_every`` of an encoder; labels that are not there end the run now, not later."""
+    if not options.probe_every or not world.is_main:
+        return lambda *_: None
+    # Here, so that pre-training needs nothing of what only probes use.
+    from downstream import prepare_epoch_probe
+
+    return prepare_epoch_probe(options, device)
+
+
 def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
@@ -86,6 +96,7 @@ def pretrain(options: Options, world: World) -> None:
         name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
         longest=options.image_size,
     )  # fmt: skip
+    make_probe = prepare_probe(options, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
         dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(
             workers=options.workers, makes=world.is_main
@@ -104,6 +115,7 @@ def pretrain(options: Options, world: World) -> None:
     task = PretrainTask(
         module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
         peak_lr=options.lr, seed=options.seed, rank=world.rank,
+        probe=make_probe(dimension.weights_of(model), precision, dimension.memory_format),
     )  # fmt: skip
     optimizer = torch.optim.SGD(
         model.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
@@ -138,6 +150,10 @@ def main() -> int:
             from downstream import finetune
 
             finetune(options, world)
+        elif options.phase == "probe":
+            from downstream import probe
+
+            probe(options, world)
         else:
             pretrain(options, world)
     except Stopped as stopped:

@@ -53,7 +53,7 @@ def read_listed_labels(path: Path) -> dict[str, tuple[float, ...]]:
         if len(words) != len(FINDINGS) or not set(words) <= {"0", "1"}:
             raise UserError(
                 f"{path}: expected a name and {len(FINDINGS)} labels of 0 or 1 in line {number}, got {len(words)} "
-                "words after the name; a list without labels can pre-train, not fine-tune"
+                "words after the name; a list without labels can pre-train and no more"
             )
         labels[name] = tuple(map(float, words))
     return labels
@@ -73,9 +73,7 @@ def read_chexpert_labels(root: str | Path, *, uncertain: str) -> dict[str, tuple
     """
     folder = chexpert_folder(root)
     if not (folder / "train.csv").exists():
-        raise UserError(
-            f"--phase finetune: expected CheXpert's labels in {folder / 'train.csv'}, there is no such file"
-        )
+        raise UserError(f"--data: expected CheXpert's labels in {folder / 'train.csv'}, there is no such file")
     values = {"": 0.0, "0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN[uncertain]}
     values["-1.0"] = values["-1"]
     labels = {}

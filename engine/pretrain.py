@@ -1,5 +1,6 @@
 """Pre-training as a task of the loop: one module call a step, from views to loss terms."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -66,24 +67,25 @@ class PretrainTask:
         n_local: local views a sample, V.
         epochs, peak_lr: of the learning rate schedule.
         seed, rank: what randomness is a function of, beside epoch and step.
+        probe: after every epoch, to numbers to record beside the loss terms; None for none.
     """
 
     def __init__(
         self, step_module: nn.Module, make_views: MakeViews, *, n_stages: int, n_local: int,
-        epochs: int, peak_lr: float, seed: int, rank: int = 0,
+        epochs: int, peak_lr: float, seed: int, rank: int = 0, probe: Callable[[int], dict[str, float]] | None = None,
     ) -> None:  # fmt: skip
         self.module = step_module
         self.make_views = make_views
         self.n_stages, self.n_local = n_stages, n_local
         self.epochs, self.peak_lr = epochs, peak_lr
-        self.seed, self.rank = seed, rank
+        self.seed, self.rank, self.probe = seed, rank, probe
 
     def learning_rate(self, epoch: int) -> float:
         return learning_rate(epoch, self.epochs, self.peak_lr)
 
     def epoch_numbers(self, epoch: int) -> dict[str, float]:
         """What is worth recording of an epoch beside the loss terms."""
-        return {"beta": restoration_weight(epoch)}
+        return {"beta": restoration_weight(epoch), **(self.probe(epoch) if self.probe else {})}
 
     def views(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> Views:
         """The views of a step: a pure function of the batch and of (seed, epoch, step, rank)."""

@@ -96,11 +96,11 @@ class Recorder:
             raise UserError(f"cannot write {self.output / 'tensorboard'}: {error.strerror or error}") from error
 
     def scalars(self, group: str, numbers: Mapping[str, float], step: int) -> None:
-        """Numbers into TensorBoard under ``group/``, and onto the bar."""
+        """Numbers into TensorBoard under ``group/``, those named ``GROUP/NAME`` as they are, and onto the bar."""
         if self.writer is not None:
             with self._writing():
                 for name, value in numbers.items():
-                    self.writer.add_scalar(f"{group}/{name}", value, step)
+                    self.writer.add_scalar(name if "/" in name else f"{group}/{name}", value, step)
         if self.bar is not None:
             self.bar.set_postfix({SHOWN.get(k, k): f"{v:.3g}" for k, v in numbers.items() if k in ("total", *SHOWN)})
 

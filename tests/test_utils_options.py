@@ -19,7 +19,8 @@ DEFAULTS = {
     "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": str(LISTS), "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
-    "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10,
+    "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10, "probe_every": 0,
+    "probe_images": 2000, "probe_neighbours": 20,
 }  # fmt: skip
 PUBLISHED = {
     "--data DIR --model pcrlv2 --b 64 --epochs 240 --lr 1e-2 --output DIR --n chest --d 2 --gpus 0,1,2,3 --ratio 1.0 "

@@ -55,6 +55,9 @@ class Options:
     compile: bool
     log_every: int
     picture_every: int
+    probe_every: int
+    probe_images: int
+    probe_neighbours: int
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name, as checkpoints store them."""
@@ -68,14 +71,26 @@ MAY_CHANGE = frozenset({
     "compile", "log_every", "picture_every", "encoder_weights", "weight",
     # Of a fine-tuning the labels themselves are compared.
     "uncertain", "classes", "save_masks",
+    # They look, and change nothing.
+    "probe_every", "probe_images", "probe_neighbours",
 })  # fmt: skip
 
 
-# What only one of the phases uses.
-OF_PRETASK = (
-    "momentum", "weight_decay", "encoder_weights", "init", "local_size", "cache_size", "picture_every",
-)  # fmt: skip
-# What only some data sets use when they fine-tune.
+# What not every phase uses.
+PHASES = ("pretask", "finetune", "probe")
+OF_PHASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((
+        "momentum", "weight_decay", "encoder_weights", "init", "local_size", "cache_size", "picture_every",
+        "probe_every", "probe_images",
+    ), ("pretask",)),
+    **dict.fromkeys(("epochs", "lr", "resume", "save_minutes", "log_every"), ("pretask", "finetune")),
+    **dict.fromkeys(("weight", "crop", "uncertain"), ("finetune", "probe")),
+    **dict.fromkeys(("norm", "skips", "classes", "intensity", "save_masks"), ("finetune",)),
+    "probe_neighbours": ("pretask", "probe"),
+}  # fmt: skip
+# What pre-training uses when it probes.
+OF_PROBE_EVERY = ("probe_images", "probe_neighbours", "uncertain")
+# What only some data sets use.
 OF_DATASETS = {
     "uncertain": ("chexpert",),
     "norm": ("brats", "lits", "folder"),
@@ -83,8 +98,9 @@ OF_DATASETS = {
     "classes": ("folder",),
     "intensity": ("folder",),
     "save_masks": ("brats", "lits", "folder"),
+    # The others' labels are not with what they pre-train on.
+    "probe_every": ("chest", "chexpert"),
 }
-OF_FINETUNE = ("weight", "crop", *OF_DATASETS)
 # The data sets that pre-train, and those whose images are segmented.
 PRETRAINED = ("chest", "chexpert", "luna")
 SEGMENTED = ("brats", "lits", "folder")
@@ -116,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_views(parser.add_argument_group("data and views"))
     _add_machine(parser.add_argument_group("machine"))
     _add_run(parser.add_argument_group("run"))
+    _add_probe(parser.add_argument_group("probes of frozen features: k nearest neighbours and a linear one"))
     return parser
 
 
@@ -124,7 +141,7 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", required=True, help="data set folder")
     group.add_argument("--output", required=True, help="folder for weights, state and records of the run")
     group.add_argument("--model", default="pcrlv2", choices=["pcrlv2"], help="method")
-    group.add_argument("--phase", default="pretask", choices=["pretask", "finetune"], help="what to do")
+    group.add_argument("--phase", default="pretask", choices=PHASES, help="what to do")
     group.add_argument("--n", "--dataset", default="luna", choices=[*PRETRAINED, *SEGMENTED], help="data set")
     group.add_argument("--d", "--dim", default=3, type=int, choices=[2, 3], help="dimensions")
     group.add_argument("--b", "--batch_size", default=16, type=whole, help="batch size over all GPUs and processes")
@@ -144,11 +161,13 @@ def _add_method(group: argparse._ArgumentGroup) -> None:
         help="what the 2D encoder starts from: fetched once from a hub, or random",
     )  # fmt: skip
     group.add_argument(
-        "--weight", metavar="FILE", help="finetune: .pt of this program or of the authors; or none: from scratch"
+        "--weight",
+        metavar="FILE",
+        help="finetune and probe: .pt of this program or of the authors; or none: from scratch",
     )
     group.add_argument(
         "--uncertain", default="ones", choices=["ones", "zeros", "ignore"],
-        help="finetune on chexpert: what an uncertain label counts as",
+        help="chexpert's labels: what an uncertain one counts as",
     )  # fmt: skip
     _add_segmentation(group)
 
@@ -157,7 +176,7 @@ def _add_segmentation(group: argparse._ArgumentGroup) -> None:
     on_off = argparse.BooleanOptionalAction
     group.add_argument(
         "--crop", nargs=3, type=number(int, 8, 1024), metavar=("X", "Y", "Z"),
-        help="finetune, 3D: voxels that the network sees at once, multiples of 8; unset: brats 112 128 112, "
+        help="finetune and probe, 3D: voxels that the network sees at once, multiples of 8; unset: brats 112 128 112, "
         "lits 128 128 64, folder 96 96 96, luna 48 48 32",
     )  # fmt: skip
     group.add_argument(
@@ -219,6 +238,21 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--picture_every", default=10, type=whole, help="epochs between pictures of restorations")
 
 
+def _add_probe(group: argparse._ArgumentGroup) -> None:
+    whole = number(int, 0, 10**6)
+    group.add_argument(
+        "--probe_every", default=0, type=whole,
+        help="pretask on chest and chexpert: epochs between probes of the encoder, 0 for none; changes nothing else",
+    )  # fmt: skip
+    group.add_argument(
+        "--probe_images", default=2000, type=number(int, 8, 10**9),
+        help="with --probe_every: labelled images that a probe looks at; it learns from three quarters of them",
+    )  # fmt: skip
+    group.add_argument(
+        "--probe_neighbours", default=20, type=number(int, 1, 10**6), help="nearest neighbours that count"
+    )
+
+
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """The options typed; a wrong one ends the program with one line and status 2."""
     parser = build_parser()
@@ -244,21 +278,25 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _check_phase(parser: argparse.ArgumentParser, options: Options) -> None:
-    """Options of the other phase are refused by name."""
-    finetunes = options.phase == "finetune"
-    for name in OF_PRETASK if finetunes else OF_FINETUNE:
-        if getattr(options, name) != parser.get_default(name):
-            parser.error(f"--{name} is for --phase {'pretask' if finetunes else 'finetune'}")
-    if not finetunes and options.n not in PRETRAINED:
+    """Options of other phases are refused by name."""
+    phase = options.phase
+    for name, phases in OF_PHASES.items():
+        typed, probes = getattr(options, name) != parser.get_default(name), name in OF_PROBE_EVERY
+        if typed and phase not in phases and not (probes and options.probe_every):
+            parser.error(f"--{name} is for --phase {' or '.join(phases)}")
+        if typed and phase == "pretask" and probes and not options.probe_every:
+            parser.error(f"--{name} goes with --probe_every, which is 0")
+    if phase != "finetune" and options.n not in PRETRAINED:
         parser.error(f"--n {options.n} is for --phase finetune")
-    if not finetunes and not options.ratio:
+    if phase == "pretask" and not options.ratio:
         parser.error("--ratio: expected a number above 0 to 1, got 0; with 0 nothing pre-trains")
-    if finetunes and options.weight is None:
-        parser.error("--phase finetune: expected --weight FILE, or --weight none to start from scratch")
+    if phase != "pretask" and options.weight is None:
+        scratch = "to start from scratch" if phase == "finetune" else "for a random encoder"
+        parser.error(f"--phase {phase}: expected --weight FILE, or --weight none {scratch}")
     for name, datasets in OF_DATASETS.items():
         if getattr(options, name) != parser.get_default(name) and options.n not in datasets:
             parser.error(f"--{name} is for --n {' or '.join(datasets)}, got --n {options.n}")
-    if finetunes and options.cache and options.n not in SEGMENTED:
+    if phase != "pretask" and options.cache and options.n not in SEGMENTED:
         parser.error(f"--cache is for --phase pretask, or --n {' or '.join(SEGMENTED)}, got --n {options.n}")
     _check_volumes(parser, options)
 
