@@ -45,19 +45,20 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def apply_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """float32 N S S, whole numbers in 0..255, each blurred by its σ in pixels and rounded; may be changed in place.
+    """uint8 N S S to float32, each image blurred by its σ in pixels and rounded.
 
     On a CPU Pillow itself does it; on a GPU matrices do all images at once.
     """
     if images.device.type != "cpu":
         return blur_by_matrices(images, sigma)
+    blurred = images.float()
     for i in sigma.nonzero().flatten().tolist():
-        image = Image.fromarray(images[i].to(torch.uint8).numpy())
-        images[i] = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(sigma[i].item()))))
-    return images
+        image = Image.fromarray(images[i].numpy())
+        blurred[i] = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(sigma[i].item()))))
+    return blurred
 
 
 def blur_by_matrices(images: Tensor, sigma: Tensor) -> Tensor:
     """As :func:`apply_blur`, but rounded once, where Pillow rounds to 8 bits after each of its six passes."""
     matrix = blur_matrix(sigma, images.shape[-1])
-    return torch.bmm(torch.bmm(matrix, images), matrix.transpose(1, 2)).round_()
+    return torch.bmm(torch.bmm(matrix, images.float()), matrix.transpose(1, 2)).round_()

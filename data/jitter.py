@@ -38,5 +38,5 @@ def apply_jitter(images: Tensor, params: Jitter) -> Tensor:
         mean = torch.floor(images.mean(dim=(1, 2)) + 0.5)
         plain = torch.where(is_contrast, mean, torch.zeros_like(mean)).view(-1, 1, 1)
         factor = torch.where(is_contrast, params.contrast, params.brightness).view(-1, 1, 1)
-        images.sub_(plain).mul_(factor).add_(plain).clamp_(0, 255).floor_()
+        torch.addcmul(plain, images.sub_(plain), factor, out=images).clamp_(0, 255).floor_()
     return images

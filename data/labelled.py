@@ -26,6 +26,7 @@ from data.labels import (
 from data.lists import cut_list, list_path, read_names
 from data.loader import start_worker
 from data.names import NameList
+from data.resized_crop import Cropper
 from data.views2d import apply_spatial, draw_spatial, normalize
 from utils.errors import UserError
 from utils.records import LabelledImages
@@ -94,7 +95,7 @@ class AugmentedInputs:
 
     def __call__(self, batch: LabelledImages, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs, float32 B 3 S S, and labels, B K."""
-        views = apply_spatial(batch.pixels, draw_spatial(batch.sizes, AREA, generator), self.size)
+        views = apply_spatial(Cropper(batch.pixels), draw_spatial(batch.sizes, AREA, generator), self.size)
         return normalize(views), batch.labels
 
 

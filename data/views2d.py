@@ -7,9 +7,9 @@ from torch import Tensor
 
 from data.blur2d import apply_blur, draw_blur
 from data.chunks import chunks, part
-from data.cutout import cutout_mask, draw_cutout
+from data.cutout import apply_cutout, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
-from data.resized_crop import Boxes, draw_boxes, resized_crop
+from data.resized_crop import Boxes, Cropper, draw_boxes
 from data.turn import Turn, apply_turn, draw_turn
 from utils.records import RawImages, Views
 
@@ -43,9 +43,9 @@ def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bo
     return Appearance(sigma, jitter, draw_cutout(n, size, generator) if cutout else None)
 
 
-def apply_spatial(images: Tensor, params: Spatial, size: int) -> Tensor:
-    """uint8 B 1 H W to K views of each, uint8 B·K size size, view 0 of all images first."""
-    return apply_turn(resized_crop(images, params.boxes, size), params.turn)
+def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
+    """K views of each of B images, uint8 B·K size size, view 0 of all images first."""
+    return apply_turn(crop(params.boxes, size), params.turn)
 
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
@@ -53,9 +53,9 @@ def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     changed = torch.empty(len(views), 3, *views.shape[1:], device=views.device)
     for which in chunks(views):
         some = part(params, which)
-        normalize(apply_jitter(apply_blur(views[which].float(), some.sigma), some.jitter), out=changed[which])
+        normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
         if some.cutout is not None:
-            changed[which] *= cutout_mask(some.cutout, views.shape[-1]).unsqueeze(1)
+            apply_cutout(changed[which], some.cutout)
     return changed
 
 
@@ -95,14 +95,14 @@ class Views2d:
             sizes = torch.tensor(batch.shape[-2:]).expand(len(batch), 2).to(batch.device, non_blocking=True)
             batch = RawImages(batch, sizes)
         images, sizes = batch
-        g = self.global_size
+        g, crop = self.global_size, Cropper(images)
         spatial = draw_spatial(sizes.repeat(2, 1), GLOBAL_AREA, generator)
         appearance = draw_appearance(2 * len(images), g, generator, cutout=True)
-        moved = apply_spatial(images, spatial, g)
+        moved = apply_spatial(crop, spatial, g)
         global1, global2 = apply_appearance(moved, appearance).chunk(2)
 
         spatial = draw_spatial(sizes.repeat(self.n_local, 1), LOCAL_AREA, generator)
         appearance = draw_appearance(self.n_local * len(images), self.local_size, generator, cutout=False)
-        local = apply_appearance(apply_spatial(images, spatial, self.local_size), appearance)
+        local = apply_appearance(apply_spatial(crop, spatial, self.local_size), appearance)
         local = local.unflatten(0, (self.n_local, len(images))).transpose(0, 1)
         return Views(global1, global2, normalize(moved[: len(images)]), local)

@@ -11,9 +11,9 @@ from torchvision.transforms import RandomResizedCrop
 
 from data import chunks
 from data.blur2d import apply_blur, blur_by_matrices, draw_blur
-from data.cutout import SIDE, cutout_mask, draw_cutout
+from data.cutout import SIDE, apply_cutout, cutout_mask, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
-from data.resized_crop import Boxes, draw_boxes, resize_by_matrices, resized_crop
+from data.resized_crop import Boxes, Cropper, draw_boxes, resize_by_matrices, resized_crop
 from data.turn import Turn, apply_turn, draw_turn, turn_by_gather
 from data.views2d import MEAN, STD, Views2d, apply_spatial, draw_spatial, normalize
 from utils.records import RawImages
@@ -102,7 +102,7 @@ def test_blur_is_pils(sigma):
     images = pictures(2, 60, 60, smooth=0.5)[:, 0]
     sigmas = torch.tensor([sigma, 0.0])
     expected = numbers(pil(images[0]).filter(ImageFilter.GaussianBlur(sigma))).float()
-    on_cpu, by_matrices = apply_blur(images.float(), sigmas), blur_by_matrices(images.float(), sigmas)
+    on_cpu, by_matrices = apply_blur(images, sigmas), blur_by_matrices(images, sigmas)
     assert torch.equal(on_cpu[0], expected)
     # PIL rounds to 8 bits after each of its six passes.
     difference = (by_matrices[0] - expected).abs()
@@ -113,7 +113,7 @@ def test_blur_is_pils(sigma):
 
 def test_blur_by_matrices_takes_the_same_from_the_spectrum_as_pils():
     image = pictures(1, 128, 128, smooth=0.3)[:, 0]
-    ours = blur_by_matrices(image.float(), torch.tensor([1.5]))[0].numpy()
+    ours = blur_by_matrices(image, torch.tensor([1.5]))[0].numpy()
     expected = np.array(pil(image).filter(ImageFilter.GaussianBlur(1.5))).astype(float)
     power = [np.abs(np.fft.rfft2(x - x.mean()))[:32, :32] for x in (ours, expected, image[0].numpy())]
     low = np.s_[1:10, 1:10]
@@ -137,7 +137,9 @@ def test_jitter_is_torchvisions(contrast_first):
 
 
 def test_cutout_squares_are_clipped_at_the_border():
-    mask = cutout_mask(torch.tensor([[[0, 0], [50, 60], [50, 60]]]), 96)[0]
+    squares = torch.tensor([[[0, 0], [50, 60], [50, 60]]])
+    mask = cutout_mask(squares, 96)[0]
+    assert torch.equal(apply_cutout(torch.ones(1, 3, 96, 96), squares)[0], mask.expand(3, -1, -1))
     assert mask[:16, :16].sum() == 0 and mask[34:66, 44:76].sum() == 0
     assert mask.numel() - mask.sum() == 16 * 16 + SIDE * SIDE
     centres = draw_cutout(3000, 96, generator(5)).flatten(0, 1)
@@ -194,7 +196,7 @@ def test_target_is_the_first_view_before_its_appearance_changed():
     images = pictures()
     views = small_views(12, images)
     sizes = torch.tensor([[70, 90]] * 6)
-    moved = apply_spatial(images, draw_spatial(sizes, (0.3, 1.0), generator(12)), 64)[:3]
+    moved = apply_spatial(Cropper(images), draw_spatial(sizes, (0.3, 1.0), generator(12)), 64)[:3]
     torch.testing.assert_close(views.target, normalize(moved))
     for c in range(3):
         back = views.target[:, c] * STD[c] + MEAN[c]
