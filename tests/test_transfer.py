@@ -13,7 +13,7 @@ from benchmarks.transfer.phantoms import draw_phantoms
 from benchmarks.transfer.pretraining import VARIANTS, WHOLE, build_task, pretrain
 from benchmarks.transfer.report import mean_of, summarize, table
 from benchmarks.transfer.settings import Settings
-from benchmarks.transfer.tuning import augment
+from benchmarks.transfer.tuning import augment, batches, steps_of
 from models.pcrlv2_model import PCRLv2
 from utils.errors import UsageError
 from utils.records import RawImages
@@ -53,6 +53,14 @@ def test_masks_move_with_their_images():
     moved = augment(marked, torch.Generator().manual_seed(0))
     assert torch.equal(moved.images[:, 0], moved.masks[:, 0] * 255)
     assert not torch.equal(moved.masks, phantoms.masks)
+
+
+def test_few_labels_are_not_seen_too_often():
+    settings = Settings(None, steps=240, passes=40)
+    assert [steps_of("classification", count, settings) for count in (4, 20, 40, 400)] == [40, 50, 100, 240]
+    assert [steps_of("segmentation", count, settings) for count in (4, 20, 40, 400)] == [40, 60, 60, 60]
+    seen = torch.cat(list(batches(20, 16, 50, torch.Generator().manual_seed(0))))
+    assert seen.bincount().tolist() == [40] * 20
 
 
 def gradients(variant, settings):
@@ -115,7 +123,8 @@ def test_what_is_there_is_not_done_again(tiny, monkeypatch):
 
         def __exit__(self, *_): ...
 
-        map = staticmethod(map)
+        def map(self, function, *arguments, chunksize=1):
+            return map(function, *arguments)
 
     done = []
     monkeypatch.setattr(jobs, "ProcessPoolExecutor", Here)

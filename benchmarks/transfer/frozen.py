@@ -1,11 +1,13 @@
 """Linear readouts of an encoder that is left as it is: what its features hold already."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.transfer.networks import Network, inputs_of
+from benchmarks.transfer.networks import CLASSIFICATION, Network, inputs_of
 from benchmarks.transfer.phantoms import Phantoms
 from benchmarks.transfer.scores import auroc, overall, score
 from models.export import needed
@@ -15,6 +17,28 @@ BATCH = 64
 STRIDE = 4
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 THRESHOLDS = np.linspace(0.05, 0.7, 27).tolist()
+
+
+class Seen(NamedTuple):
+    """A part with its features: these are the same for any number of labels."""
+
+    part: Phantoms
+    features: Tensor
+    """Of the task: N F, or N F S/4 S/4 (1 MB an image at 64 pixels)."""
+
+
+def see(network: Network, part: Phantoms) -> Seen:
+    """A part with the features that the network's task reads."""
+    network.eval()
+    if network.task == CLASSIFICATION:
+        return Seen(part, pooled_features(network, part.images))
+    return Seen(part, torch.cat([pixel_features(network, batch) for batch in part.images.split(BATCH)]))
+
+
+def read_out(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict[str, float]:
+    """Fit a linear readout; choices by the validation part, numbers of the test part."""
+    network.eval()
+    return (_classify if network.task == CLASSIFICATION else _segment)(network, train, valid, test)
 
 
 @torch.no_grad()
@@ -33,44 +57,41 @@ def pixel_features(network: Network, images: Tensor) -> Tensor:
     return torch.cat([*shrunk, *grown], dim=1)
 
 
-def classify(network: Network, train: Phantoms, valid: Phantoms, test: Phantoms) -> dict[str, float]:
+def _classify(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict[str, float]:
     """Logistic regression on pooled features; its regularisation is chosen on the validation part."""
-    network.eval()
     linear = needed("sklearn.linear_model", "benchmarks.transfer")
-    features = [pooled_features(network, part.images).double().cpu() for part in (train, valid, test)]
+    features = [f.double().cpu() for f in (pooled_features(network, train.images), valid.features, test.features)]
     mean, deviation = features[0].mean(dim=0), features[0].std(dim=0) + 1e-6
     x = [((part - mean) / deviation).numpy() for part in features]
     y = train.nodule[:, 0].cpu().numpy()
     best, scores = -1.0, torch.zeros(0)
     for strength in STRENGTHS:
         model = linear.LogisticRegression(C=strength, max_iter=500).fit(x[0], y)
-        number = auroc(torch.from_numpy(model.decision_function(x[1])), valid.nodule[:, 0])
+        number = auroc(torch.from_numpy(model.decision_function(x[1])), valid.part.nodule[:, 0])
         if number > best:
             best, scores = number, torch.from_numpy(model.decision_function(x[2]))
-    return {"nodule AUROC": auroc(scores, test.nodule[:, 0])}
+    return {"nodule AUROC": auroc(scores, test.part.nodule[:, 0])}
 
 
-def segment(network: Network, train: Phantoms, valid: Phantoms, test: Phantoms) -> dict[str, float]:
+def _segment(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict[str, float]:
     """Ridge regression from each pixel's features to its regions; strength and thresholds by the validation part."""
-    network.eval()
     mean, scale, gram, moments, intercept = _sums(network, train)
     best, chosen, levels = -1.0, torch.zeros(0), torch.zeros(0)
-    on_valid = (_standard(network, valid, mean, scale), valid)
+    on_valid, size = _standard(valid.features, mean, scale), valid.part.images.shape[-1]
     for strength in STRENGTHS:
         weights = torch.linalg.solve(gram + strength * torch.eye(len(gram), device=gram.device), moments)
-        outputs = _regions(on_valid[0], weights, intercept, valid.images.shape[-1])
-        thresholds = _thresholds(outputs, valid)
-        number = overall(score(network.task, outputs, valid, thresholds))
+        outputs = _regions(on_valid, weights, intercept, size)
+        thresholds = _thresholds(outputs, valid.part)
+        number = overall(score(network.task, outputs, valid.part, thresholds))
         if number > best:
             best, chosen, levels = number, weights, thresholds
-    parts = [test.take(slice(i, i + BATCH)) for i in range(0, len(test.images), BATCH)]
-    found = [_regions(_standard(network, p, mean, scale), chosen, intercept, p.images.shape[-1]) for p in parts]
-    return score(network.task, torch.cat(found), test, levels)
+    batches = test.features.split(BATCH)
+    found = [_regions(_standard(features, mean, scale), chosen, intercept, size) for features in batches]
+    return score(network.task, torch.cat(found), test.part, levels)
 
 
-def _standard(network: Network, part: Phantoms, mean: Tensor, scale: Tensor) -> Tensor:
-    """Standardised pixel features of a part, N F g g."""
-    features = torch.cat([pixel_features(network, batch) for batch in part.images.split(BATCH)])
+def _standard(features: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Standardised pixel features, N F g g."""
     return (features - mean[:, None, None]) / scale[:, None, None]
 
 

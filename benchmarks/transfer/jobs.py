@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.transfer import frozen
-from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, build_network
+from benchmarks.transfer.frozen import Seen, read_out, see
+from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network, build_network
 from benchmarks.transfer.phantoms import Phantoms, draw_phantoms
 from benchmarks.transfer.pretraining import VARIANTS, WHOLE, pretrain
 from benchmarks.transfer.scores import score
 from benchmarks.transfer.settings import Settings
-from benchmarks.transfer.tuning import fit, predict
+from benchmarks.transfer.tuning import fit, predict, steps_of
 from utils.seeding import seed_of
 
 RESULTS = "results.jsonl"
 RANDOM = "random"
 FROZEN, FINE_TUNED = "frozen", "fine-tuned"
 TASKS = (CLASSIFICATION, SEGMENTATION)
-RATES = (3e-4, 1e-3)
 CALIBRATION = 256
 
 
@@ -71,42 +70,51 @@ def read_results(out: Path) -> dict[Job, dict[str, float]]:
     return found
 
 
-def encoder_file(job: Job, settings: Settings) -> Path | None:
-    """The encoder of a job; None for a random one."""
-    return None if job.encoder == RANDOM else pretrain(job.encoder, job.seed % settings.replicates, settings)
-
-
 def run_job(job: Job, settings: Settings) -> dict[str, float]:
     """The numbers of one job on the test part.
 
-    The labelled images are the seed's own; a smaller share of them is the beginning of a larger. The learning rate, and
-    the regularisation of a linear readout, are those best on the validation part, in every arm alike.
+    The labelled images are the seed's own; a smaller share of them is the beginning of a larger. The weights that
+    fine-tuning leaves, and the regularisation of a linear readout, are those best on the validation part.
     """
-    device = settings.torch_device
     count = max(2, round(settings.labels * job.percent / 100))
-    train = drawn(count, settings.size, "labelled", job.seed).to(device)
-    valid = drawn(settings.valid, settings.size, "validation").to(device)
-    test = drawn(settings.test, settings.size, "test").to(device)
-    unlabelled = drawn(min(CALIBRATION, settings.images), settings.size, "unlabelled").images.to(device)
-    file = encoder_file(job, settings)
-    network = build_network(job.task, file, unlabelled, job.seed)
+    # All of them are drawn: the next job wants more.
+    train = drawn(settings.labels, settings.size, "labelled", job.seed).take(slice(count)).to(settings.torch_device)
     if job.method == FROZEN:
-        read = frozen.classify if job.task == CLASSIFICATION else frozen.segment
-        return read(network, train, valid, test)
-    return _fine_tune(job, settings, file, unlabelled, (train, valid, test))
-
-
-def _fine_tune(
-    job: Job, settings: Settings, file: Path | None, unlabelled: torch.Tensor, parts: tuple[Phantoms, ...]
-) -> dict[str, float]:
-    train, valid, test = parts
-    seed = seed_of("transfer", job.seed, job.task)
-    tuned = [
-        fit(build_network(job.task, file, unlabelled, job.seed), train, valid, lr=lr, steps=settings.steps, seed=seed)
-        for lr in RATES
-    ]
-    network, _ = max(tuned, key=lambda pair: pair[1])
+        frozen = prepared(job.encoder, job.task, job.seed, settings)
+        return read_out(frozen.network, train, frozen.valid, frozen.test)
+    network, seed = network_of(job.encoder, job.task, job.seed, settings), seed_of("transfer", job.seed, job.task)
+    valid, test = held_out(settings)
+    fit(network, train, valid, steps=steps_of(job.task, count, settings), seed=seed)
     return score(job.task, predict(network, test.images), test)
+
+
+def held_out(settings: Settings) -> tuple[Phantoms, Phantoms]:
+    """The validation and the test part, the same for every job."""
+    device = settings.torch_device
+    valid, test = drawn(settings.valid, settings.size, "validation"), drawn(settings.test, settings.size, "test")
+    return valid.to(device), test.to(device)
+
+
+def network_of(encoder: str, task: str, seed: int, settings: Settings) -> Network:
+    """A task's network on an encoder, a pre-trained or a random one."""
+    file = None if encoder == RANDOM else pretrain(encoder, seed % settings.replicates, settings)
+    unlabelled = drawn(min(CALIBRATION, settings.images), settings.size, "unlabelled").images
+    return build_network(task, file, unlabelled.to(settings.torch_device), seed)
+
+
+class Frozen(NamedTuple):
+    """A network that is left as it is, and what it sees in the held-out parts."""
+
+    network: Network
+    valid: Seen
+    test: Seen
+
+
+@lru_cache(maxsize=1)
+def prepared(encoder: str, task: str, seed: int, settings: Settings) -> Frozen:
+    """Kept for the next job, which differs in the number of labels."""
+    network = network_of(encoder, task, seed, settings)
+    return Frozen(network, *(see(network, part) for part in held_out(settings)))
 
 
 def run_all(settings: Settings, workers: int) -> dict[Job, dict[str, float]]:
@@ -119,7 +127,9 @@ def run_all(settings: Settings, workers: int) -> dict[Job, dict[str, float]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads,
                              initargs=(1,)) as pool:  # fmt: skip
         list(pool.map(pretrain, *zip(*pairs, strict=True), [settings] * len(pairs)))
-        for job, numbers in zip(left, pool.map(run_job, left, [settings] * len(left)), strict=True):
+        # Jobs that differ in the number of labels alone go to the same process.
+        numbers_of = pool.map(run_job, left, [settings] * len(left), chunksize=len(settings.percents))
+        for job, numbers in zip(left, numbers_of, strict=True):
             keep(settings.out, job, numbers)
             done[job] = numbers
     return done

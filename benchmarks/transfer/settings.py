@@ -18,7 +18,7 @@ class Settings:
     """Side of images, of global views and of what is fine-tuned on, pixels."""
     local_size: int = 32
     local_views: int = 2
-    images: int = 640
+    images: int = 480
     """Unlabelled, to pre-train on."""
     epochs: int = 4
     batch: int = 16
@@ -30,8 +30,10 @@ class Settings:
     valid: int = 100
     test: int = 400
     seeds: int = 5
-    steps: int = 30
-    """Of each fine-tuning."""
+    steps: int = 240
+    """Of fine-tuning for classification, at most; a quarter of them for segmentation."""
+    passes: int = 40
+    """Over the labelled images in fine-tuning, at most."""
     percents: tuple[float, ...] = (1, 5, 10, 100)
     """Of the labels."""
 
