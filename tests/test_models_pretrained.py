@@ -11,7 +11,7 @@ import torchvision
 
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import Encoder3d, PCRLv23d
-from models.pretrained import load_encoder, load_matching, read_weights
+from models.pretrained import LIBRARIES, load_encoder, load_matching, load_resnet18, main, read_weights
 from utils.checkpoints import read_checkpoint, save_checkpoint, weights_due, weights_name
 from utils.errors import UsageError, UserError
 
@@ -52,6 +52,30 @@ def test_published_3d_snippet(files):
     assert torch.equal(
         model.out_tr.final_conv.bias, torch.load(files["ours", 3])["state_dict"]["out_tr.final_conv.bias"]
     )
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_2d_weights_into_each_librarys_own_network(files, library):
+    network = load_resnet18(files["authors", 2], library)
+    expected = torch.load(files["ours", 2])["state_dict"]
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items() if name in expected)
+    assert network.match.matched == len(expected)
+    assert network.match.missing == (() if library == "smp" else ("fc.weight", "fc.bias"))
+    with pytest.raises(UsageError, match="expected one of smp, torchvision, timm, got keras"):
+        load_resnet18(files["ours", 2], "keras")
+
+
+def test_the_command_says_what_matched(files, capsys):
+    assert main([str(files["ours", 2])]) == 0
+    smp_line, torchvision_line, timm_line = capsys.readouterr().out.splitlines()
+    assert smp_line == "smp resnet18: 120 of 120 entries matched"
+    assert torchvision_line == "torchvision resnet18: 120 of 122 entries matched; not in the file: fc.weight, fc.bias"
+    assert timm_line == torchvision_line.replace("torchvision", "timm")
+    assert main([str(files["authors", 3]), "--dim", "3"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Encoder3d: ") and "not in the file" not in line
+    with pytest.raises(UserError, match="fits"):
+        main([str(files["ours", 3]), "--dim", "2"])
 
 
 @pytest.mark.parametrize("build", [torchvision.models.resnet18, lambda: timm.create_model("resnet18")])
