@@ -23,9 +23,13 @@ class FileIndex:
     def __init__(self, folders: Sequence[Path], names: Sequence[NameList]) -> None:
         self.folders, self.names = list(folders), join_names(list(names))
         hashes = self.names.hashes()
-        order = np.argsort(hashes, kind="stable")
-        self.hashes = hashes[order]
-        self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(part) for part in names])[order]
+        self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(part) for part in names])
+        if len(names) == 1:  # which name has which hash matters only for their folders
+            hashes.sort()
+        else:
+            order = np.argsort(hashes, kind="stable")
+            hashes, self.folder_of = hashes[order], self.folder_of[order]
+        self.hashes = hashes
 
     def locate(self, wanted: NameList, *, source: str | Path) -> np.ndarray:
         """uint16, the folder of each wanted name.
@@ -34,7 +38,7 @@ class FileIndex:
             UserError: files are missing; says how many, and the first five.
         """
         hashes = wanted.hashes()
-        place = np.minimum(np.searchsorted(self.hashes, hashes), max(len(self.hashes) - 1, 0))
+        place = np.minimum(_places(self.hashes, hashes), max(len(self.hashes) - 1, 0))
         found = self.hashes[place] == hashes if len(self.hashes) else np.zeros(len(hashes), dtype=bool)
         if not found.all():
             missing = np.flatnonzero(~found)
@@ -46,6 +50,17 @@ class FileIndex:
                 "with the list of this data (in an empty one it will be made)"
             )
         return self.folder_of[place]
+
+
+def _places(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``np.searchsorted``, nearly in the values' order of size: several times as fast for millions, since neighbours
+    share what is in the processor's cache."""
+    # By their upper bits, with their index in the lower ones: sorting numbers is far faster than np.argsort.
+    index = np.uint64((1 << len(values).bit_length()) - 1)
+    order = np.sort((values & ~index) | np.arange(len(values), dtype=np.uint64)) & index
+    places = np.empty(len(values), dtype=np.int64)
+    places[order] = np.searchsorted(ordered, values[order])
+    return places
 
 
 def require_folder(path: str | Path, option: str = "--data") -> Path:

@@ -16,11 +16,10 @@ from utils.errors import UserError
 from utils.seeding import seed_of
 
 NEWLINE, SPACE, TAB = 10, 32, 9
-FORBIDDEN = np.array([0, ord("\\")], dtype=np.uint8)
 # Lists are parsed so many bytes at a time, which bounds the memory that takes.
-PORTION = 1 << 24
+PORTION = 1 << 22
 # Windows and old Macintosh line ends made plain, and the rarer ASCII blanks.
-PLAIN = bytes.maketrans(b"\r\x0b\x0c", b"\n  ")
+PLAIN = {b"\r": b"\n", b"\x0b": b" ", b"\x0c": b" "}
 # No blanks, which end a name, and no bytes that are not UTF-8, which file names may have.
 LISTABLE = re.compile("[^ \t\n\r\x0b\x0c\0\ud800-\udfff]+")
 
@@ -64,7 +63,9 @@ def _portions(file: IO[bytes]) -> Iterator[bytes]:
     rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
     while True:
         block = file.read(PORTION)
-        text = (rest + block).translate(PLAIN)
+        text = rest + block
+        for odd, plain in PLAIN.items():
+            text = text.replace(odd, plain)
         if not block:
             yield text + b"\n"
             return
@@ -79,19 +80,19 @@ def _first_words(text: bytes) -> NameList:
     if not text.strip():
         return NameList.of([])
     data = np.frombuffer(text, dtype=np.uint8)
-    blanks = np.flatnonzero((data == NEWLINE) | (data == SPACE) | (data == TAB))
-    line_ends = blanks[data[blanks] == NEWLINE]
-    begins = np.concatenate([[0], line_ends[:-1] + 1])
-    first = data[begins]
-    plain = (first != NEWLINE) & (first != SPACE) & (first != TAB)
-    if not plain.all():  # indented or empty lines, which lists hardly have
+    blanks = np.flatnonzero(data <= SPACE)
+    kinds = data[blanks]
+    line_ends = np.flatnonzero(kinds == NEWLINE)  # among the blanks
+    begins = np.concatenate([[0], blanks[line_ends[:-1]] + 1])
+    if data[begins].min() <= SPACE or not ((kinds == NEWLINE) | (kinds == SPACE) | (kinds == TAB)).all():
+        # Indented or empty lines, or control characters, which lists hardly have.
         lines = (line.split(None, 1) for line in text.split(b"\n"))
         return NameList.of(words[0] for words in lines if words)
-    stops = blanks[np.searchsorted(blanks, begins)]
-    marks = np.zeros(len(data), dtype=np.int8)
-    marks[begins] = 1
-    marks[stops] = -1
-    return NameList(data[np.cumsum(marks, dtype=np.int8).view(bool)], np.cumsum(stops - begins))
+    stops = blanks[np.concatenate([[0], line_ends[:-1] + 1])]
+    # Words and what is between them, in turn.
+    lengths = np.diff(np.stack([begins, stops], axis=1).ravel(), append=len(data))
+    word = np.tile([True, False], len(begins))
+    return NameList(data[np.repeat(word, lengths)], np.cumsum(stops - begins))
 
 
 def _first_of_each(values: np.ndarray) -> np.ndarray:
@@ -115,7 +116,8 @@ def _check_encoding(text: bytes, path: Path) -> None:
 def _check(names: NameList, path: Path) -> None:
     content = names.buffer
     dots = bool(((content[1:] == ord(".")) & (content[:-1] == ord("."))).any())
-    if dots or bool(np.isin(content, FORBIDDEN).any()) or bool((content[names.ends - names.lengths] == ord("/")).any()):
+    odd = bool((content == 0).any() or (content == ord("\\")).any())
+    if dots or odd or bool((content[names.ends - names.lengths] == ord("/")).any()):
         for name in names:
             if name.startswith("/") or "\0" in name or ".." in name.replace("\\", "/").split("/"):
                 raise UserError(f"{path}: expected names within the data set's folder, got {name!r}")
@@ -129,8 +131,8 @@ def cut_list(names: NameList, ratio: float) -> tuple[NameList, NameList]:
 
 def fingerprint(names: NameList) -> str:
     """A short hash of the names and their order, for ``run.json`` and for resuming."""
-    digest = hashlib.blake2b(names.buffer.tobytes(), digest_size=8)
-    digest.update(names.ends.tobytes())
+    digest = hashlib.blake2b(np.ascontiguousarray(names.buffer), digest_size=8)
+    digest.update(np.ascontiguousarray(names.ends))
     return digest.hexdigest()
 
 

@@ -6,7 +6,11 @@ import numpy as np
 
 # Names are hashed so many bytes at a time, which bounds the memory that takes.
 HASHED_BYTES = 1 << 22
-PRIME = np.uint64(1099511628211)
+WORD = 8
+# An odd number whose bits look random, from the finaliser of splitmix64.
+MIX = np.uint64(0xBF58476D1CE4E5B9)
+# KEPT[n] keeps the first n bytes of a word.
+KEPT = np.array([(1 << (8 * n)) - 1 for n in range(WORD + 1)], dtype=np.uint64)
 
 
 class NameList:
@@ -55,8 +59,8 @@ class NameList:
         return NameList(self.buffer[np.repeat(mask, lengths)], np.cumsum(lengths[mask]))
 
     def hashes(self) -> np.ndarray:
-        """uint64, one a name: the polynomial Σ (byte + 1)·PRIME^place modulo 2^64, mixed. Among 10 million names, two
-        share one with a probability of some 3 in a million."""
+        """uint64, one a name: its words of 8 bytes, each mixed into those before. Among 10 million names, two share one
+        with a probability of some 3 in a million."""
         parts = [self._hash_some(start, stop) for start, stop in self._portions()]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
 
@@ -71,20 +75,23 @@ class NameList:
     def _hash_some(self, start: int, stop: int) -> np.ndarray:
         part = self.slice(start, stop)
         lengths = part.lengths
-        if not len(part.buffer):
-            return np.zeros(len(part), dtype=np.uint64)
         starts = part.ends - lengths
-        powers = np.cumprod(np.full(int(lengths.max()), PRIME), dtype=np.uint64)
-        place = np.arange(len(part.buffer), dtype=np.int64) - np.repeat(starts, lengths)
-        values = (part.buffer.astype(np.uint64) + np.uint64(1)) * powers[place]
-        # reduceat gives an empty name the value at its place; no list holds empty names.
-        hashed = np.add.reduceat(values, np.minimum(starts, len(values) - 1))
-        hashed ^= hashed >> np.uint64(29)
-        return hashed * np.uint64(0xBF58476D1CE4E5B9)
+        padded = np.concatenate([part.buffer, np.zeros(WORD, dtype=np.uint8)])
+        # The word that begins at each byte of the buffer, at any alignment.
+        words = np.ndarray((len(part.buffer) + 1,), dtype="<u8", buffer=padded, strides=(1,))
+        hashed = lengths.astype(np.uint64) * MIX
+        for done in range(0, int(lengths.max(initial=0)), WORD):
+            some = slice(None) if done < lengths.min() else np.flatnonzero(lengths > done)
+            word = words[starts[some] + done] & KEPT[np.minimum(lengths[some] - done, WORD)]
+            mixed = (hashed[some] ^ word) * MIX
+            hashed[some] = mixed ^ (mixed >> np.uint64(29))
+        return hashed
 
 
 def join_names(parts: list[NameList]) -> NameList:
     """Several lists as one."""
+    if len(parts) == 1:
+        return parts[0]
     offsets = np.cumsum([0, *(len(part.buffer) for part in parts)])
     buffers = [part.buffer for part in parts] or [np.zeros(0, dtype=np.uint8)]
     ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)] or [np.zeros(0, dtype=np.int64)]

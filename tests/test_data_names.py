@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.names
-from data.file_index import SHOWN, FileIndex, names_below, names_in, require_folder
-from data.names import PRIME, NameList, join_names
+from data.file_index import SHOWN, FileIndex, _places, names_below, names_in, require_folder
+from data.names import NameList, join_names
 from utils.errors import UserError
 
 NAMES = ["a.png", "übér/中.png", "00014058_009.png", "x", "a.png"]
@@ -18,8 +18,12 @@ BUDGET = settings.get_profile("names")
 
 
 def slow_hash(name):
-    total = sum((byte + 1) * int(PRIME) ** (place + 1) for place, byte in enumerate(name.encode())) % 2**64
-    return (total ^ (total >> 29)) * 0xBF58476D1CE4E5B9 % 2**64
+    mix, content = 0xBF58476D1CE4E5B9, name.encode()
+    hashed = len(content) * mix % 2**64
+    for start in range(0, len(content), 8):
+        hashed = (hashed ^ int.from_bytes(content[start : start + 8], "little")) * mix % 2**64
+        hashed ^= hashed >> 29
+    return hashed
 
 
 @BUDGET
@@ -59,15 +63,25 @@ def test_joined_lists_are_one_after_the_other(parts):
 
 
 @pytest.mark.parametrize("portion", [1, 7, 20, 1 << 22])
-def test_hashes_are_the_polynomial_whatever_the_portions(monkeypatch, portion):
+def test_hashes_are_those_worked_out_by_hand_whatever_the_portions(monkeypatch, portion):
     monkeypatch.setattr(data.names, "HASHED_BYTES", portion)
-    names = [*NAMES, "\0", "\0\0", "ab", "ba", "a" * 50]
+    names = [*NAMES, "\0", "\0\0", "ab", "ba", "a" * 50, "", "12345678", "123456789"]
     hashes = NameList.of(names).hashes()
     assert hashes.dtype == np.uint64
     assert hashes.tolist() == [slow_hash(name) for name in names]
     assert len(set(hashes.tolist())) == len(set(names))
     assert NameList.of(names).slice(2, 6).hashes().tolist() == hashes[2:6].tolist()
     assert len(NameList.of([]).hashes()) == 0
+
+
+def test_places_among_sorted_numbers_are_numpys():
+    rng = np.random.default_rng(0)
+    ordered = np.sort(rng.integers(0, 2**64, 300, dtype=np.uint64))
+    values = np.concatenate(
+        [ordered[::7], rng.integers(0, 2**64, 200, dtype=np.uint64), np.array([0, 2**64 - 1], "u8")]
+    )
+    assert _places(ordered, values).tolist() == np.searchsorted(ordered, values).tolist()
+    assert _places(ordered, values[:0]).tolist() == []
 
 
 def test_places_beyond_the_end_are_refused():
