@@ -131,8 +131,8 @@ def cut_list(names: NameList, ratio: float) -> tuple[NameList, NameList]:
 
 def fingerprint(names: NameList) -> str:
     """A short hash of the names and their order, for ``run.json`` and for resuming."""
-    digest = hashlib.blake2b(memoryview(np.ascontiguousarray(names.buffer)), digest_size=8)
-    digest.update(memoryview(np.ascontiguousarray(names.ends)))
+    digest = hashlib.blake2b(np.ascontiguousarray(names.buffer).data, digest_size=8)
+    digest.update(np.ascontiguousarray(names.ends).data)
     return digest.hexdigest()
 
 
