@@ -15,7 +15,7 @@ from utils.schedules import learning_rate
 from utils.seeding import torch_generator
 
 BATCHES = {CLASSIFICATION: 16, SEGMENTATION: 8}
-# Peak rates of Adam. Those that a random encoder learnt best with of 3e-4, 5e-4 and 1e-3: they favour no pre-training.
+# Peak rates of Adam with which a random encoder learnt the task in single runs; none was tried on a pre-trained one.
 LEARNING_RATES = {CLASSIFICATION: 5e-4, SEGMENTATION: 1e-3}
 # Segmentation has an answer for every pixel and needs so many times fewer steps.
 FEWER = {CLASSIFICATION: 1, SEGMENTATION: 4}
