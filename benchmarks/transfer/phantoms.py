@@ -11,8 +11,8 @@ from data.phantom_xray import draw_xray
 from utils.records import RawImages
 from utils.seeding import numpy_generator
 
-# The nodule to be found is one above 30 mm. Smaller ones are 5 to 9 pixels wide, and 480 steps from scratch on 400 images
-# came to an AUROC of 0.80 with them and of 0.92 without, one run each.
+# The nodule to be found is one above 30 mm. Smaller ones are 5 to 9 pixels wide, and 480 steps from scratch on 400
+# images came to an AUROC of 0.80 with them and of 0.92 without, one run each.
 NODULE = "Mass"
 # These tell nothing of the nodule: they come by themselves.
 OTHERS = {"Cardiomegaly": 0.2, "Effusion": 0.2}
