@@ -112,6 +112,23 @@ def test_a_process_killed_in_the_block_leaves_the_old_content(path):
     assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path], "what the killed one left goes"
 
 
+def test_a_killed_process_that_nobody_asked_after_holds_nothing(path):
+    child = os.fork()
+    if child == 0:
+        with whole_file(path) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        os.kill(child, 0)
+        with whole_file(path) as file:
+            file.write(b"new")
+        assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
+    finally:
+        os.waitpid(child, 0)
+
+
 def test_only_what_is_nobodys_any_more_is_removed(path, monkeypatch):
     ours, parent = temporary_name(path), os.getppid()
     living = path.with_name(ours.name.replace(f".{os.getpid()}.", f".{parent}."))
