@@ -20,11 +20,12 @@ from data.segmentation import CROPS, FlippedCrops, as_input, open_segmentation
 from engine.classification import report_test
 from engine.classification import validation_numbers as classification_numbers
 from engine.epoch_probe import EpochProbe, require_labels
-from engine.features import PooledFeatures, extract, gather_features
-from engine.finetune import FinetuneTask, ForwardStep, Predictions, predict
+from engine.features import PooledFeatures, gather_features
+from engine.finetune import FinetuneTask, ForwardStep
 from engine.keeper import StateKeeper
 from engine.layout import memory_format
 from engine.metrics import require_metrics
+from engine.outputs import Outputs, extract, gather_outputs
 from engine.parallel import check_batch, parallelize
 from engine.precision import Precision
 from engine.probe import require_probes
@@ -34,7 +35,7 @@ from engine.results import RESULTS, write_results
 from engine.segmentation import CaseScore, Inference, Look, require_segmentation, segment
 from engine.segmentation import validation_numbers as segmentation_numbers
 from engine.segmentation_report import CaseLook, report_segmentation
-from engine.trainer import Trainer
+from engine.trainer import Trainer, unwrapped
 from engine.weights import WeightsWriter
 from losses.downstream import balanced_cross_entropy, known_cross_entropy
 from losses.segmentation import dice_and_cross_entropy
@@ -125,9 +126,9 @@ def classification_of(
     options, world, device = place
     require_metrics()
 
-    def said_of(module: nn.Module, part: Part) -> tuple[Predictions, dict[str, str]]:
+    def said_of(module: nn.Module, part: Part) -> tuple[Outputs, dict[str, str]]:
         batches = place.every(part, max(1, options.b // world.size))
-        return predict(module, batches, plain, device), _broken(batches)
+        return gather_outputs(extract(unwrapped(module), batches, plain, device)), _broken(batches)
 
     def validate(module: nn.Module) -> dict[str, float]:
         return classification_numbers(said_of(module, parts.valid)[0], classes, parts.valid.patients, judge)

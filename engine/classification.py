@@ -5,18 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from engine.finetune import Predictions
 from engine.metrics import auroc
+from engine.outputs import Outputs
 from engine.results import PREDICTIONS, ROC, describe_auroc, draw_roc, write_predictions
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def validation_numbers(
-    said: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss
-) -> dict[str, float]:
+def validation_numbers(said: Outputs, classes: Sequence[str], patients: Sequence[str], loss: Loss) -> dict[str, float]:
     """The loss, which chooses the epoch, and the mean AUROC where there is one.
 
     Args:
@@ -25,14 +24,14 @@ def validation_numbers(
         patients: of all its samples.
         loss: (logits, labels) to a scalar.
     """
-    numbers = {"valid_loss": loss(said.outputs, said.labels).item()}
+    numbers = {"valid_loss": loss(torch.from_numpy(said.values), torch.from_numpy(said.labels)).item()}
     shown = [patients[i] for i in said.indices]
-    found = auroc(said.outputs.numpy(), said.labels.numpy(), classes, patients=shown, seed=0, replicates=0)
+    found = auroc(said.values, said.labels, classes, patients=shown, seed=0, replicates=0)
     return numbers | ({"valid_auroc": found.mean.value} if found.mean else {})
 
 
 def report_test(
-    said: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss, *, name: Callable[[int], str],
+    said: Outputs, classes: Sequence[str], patients: Sequence[str], loss: Loss, *, name: Callable[[int], str],
     seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Write predictions and ROC curves, and say what ``results.json`` does.
@@ -43,7 +42,8 @@ def report_test(
         seed: of the bootstrap.
         output: the run's folder.
     """
-    scores, labels = said.outputs.sigmoid().numpy(), said.labels.numpy()
+    logits, labels = torch.from_numpy(said.values), said.labels
+    scores = logits.sigmoid().numpy()
     shown = [patients[i] for i in said.indices]
     found = auroc(scores, labels, classes, patients=shown, seed=seed)
     write_predictions(output / PREDICTIONS, [name(i) for i in said.indices], scores, labels, classes)
@@ -55,6 +55,6 @@ def report_test(
     return {
         "test_images": len(said.indices),
         "test_patients": len(set(shown)),
-        "test_loss": loss(said.outputs, said.labels).item(),
+        "test_loss": loss(logits, torch.from_numpy(labels)).item(),
         **describe_auroc(found, labels, classes),
     }

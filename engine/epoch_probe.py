@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.features import Features, extract
 from engine.metrics import lacks
+from engine.outputs import Outputs, extract
 from engine.probe import LinearProbe, judge, knn_scores, lacking
 from utils.errors import UserError
 
@@ -71,7 +71,7 @@ class EpochProbe:
             return {}
         return self.numbers(train, valid)
 
-    def numbers(self, train: Features, valid: Features) -> dict[str, float]:
+    def numbers(self, train: Outputs, valid: Outputs) -> dict[str, float]:
         """Mean AUROC by name."""
         missing = lacking(train.labels, self.classes)
         scores = {

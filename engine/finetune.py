@@ -1,17 +1,15 @@
 """Fine-tuning as a task of the loop: one loss a step, and after every epoch a look at the validation part."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.precision import Precision, at_least_float32
-from engine.prefetch import to_device
 from engine.trainer import unwrapped
 from utils.checkpoints import on_cpu, save_checkpoint
-from utils.distributed import gather
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import torch_generator
@@ -31,44 +29,6 @@ class ForwardStep(nn.Module):
         """Inputs, B C *S, to outputs."""
         with self.precision.autocast():
             return at_least_float32(self.model(x.contiguous(memory_format=self.memory_format)))
-
-
-class Predictions(NamedTuple):
-    """What the network says of a part, in the order of its samples; broken samples are left out."""
-
-    indices: list[int]
-    outputs: Tensor
-    """N K."""
-    labels: Tensor
-    """N K."""
-
-
-@torch.no_grad()
-def predict(
-    module: nn.Module, batches: Iterable[tuple[list[int], Any]], make_inputs: Callable[[Any], tuple[Tensor, Tensor]],
-    device: torch.device,
-) -> Predictions:  # fmt: skip
-    """Outputs for all samples of all processes, the network in evaluation mode; every process must call it.
-
-    Args:
-        module: a :class:`ForwardStep`, maybe replicated or distributed.
-        batches: of this process: (indices of samples, raw batch on the CPU).
-        make_inputs: raw batch on the device to (inputs, labels).
-        device: where the network is.
-    """
-    module = unwrapped(module)
-    was_training = module.training
-    module.eval()
-    found: list[tuple[int, Tensor, Tensor]] = []
-    for indices, batch in batches:
-        inputs, labels = make_inputs(to_device(batch, device))
-        found += zip(indices, module(inputs).cpu(), labels.cpu(), strict=True)
-    module.train(was_training)
-    everything = sorted((item for part in gather(found) for item in part), key=lambda item: item[0])
-    if not everything:
-        return Predictions([], torch.zeros(0, 0), torch.zeros(0, 0))
-    indices_, outputs, targets = zip(*everything, strict=True)
-    return Predictions(list(indices_), torch.stack(outputs), torch.stack(targets))
 
 
 class FinetuneTask:

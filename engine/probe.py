@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.features import Features
 from engine.metrics import Auroc, auroc, lacks
+from engine.outputs import Outputs
 from models.export import needed
 
 # What the linear probe's regularisation is chosen from, strongest first; scikit-learn's C.
@@ -36,7 +36,7 @@ def lacking(labels: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
     }
 
 
-def knn_scores(train: Features, values: np.ndarray, *, neighbours: int) -> np.ndarray:
+def knn_scores(train: Outputs, values: np.ndarray, *, neighbours: int) -> np.ndarray:
     """The share of positives among the training samples at the smallest angle, N K; every class has its known ones.
 
     Args:
@@ -65,7 +65,7 @@ class LinearProbe:
         train: what it learns from.
     """
 
-    def __init__(self, train: Features) -> None:
+    def __init__(self, train: Outputs) -> None:
         linear = needed("sklearn.linear_model", "the linear probe")
         self.scaler = needed("sklearn.preprocessing", "the linear probe").StandardScaler()
         self.inputs = self.scaler.fit_transform(train.values.astype(np.float64))
@@ -98,7 +98,7 @@ class LinearProbe:
 
 
 def judge(
-    scores: np.ndarray, part: Features, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str], *,
+    scores: np.ndarray, part: Outputs, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str], *,
     seed: int = 0, replicates: int = 0,
 ) -> Auroc:  # fmt: skip
     """AUROC of the classes that could be learnt.
@@ -120,7 +120,7 @@ def judge(
 
 
 def choose_strength(
-    probe: LinearProbe, valid: Features, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str]
+    probe: LinearProbe, valid: Outputs, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str]
 ) -> tuple[float, dict[str, float | None]]:
     """Try every strength, and leave the probe fitted with the one of the highest mean AUROC on the validation part.
 

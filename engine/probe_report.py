@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.features import Features
 from engine.metrics import REPLICATES, Auroc
+from engine.outputs import Outputs
 from engine.probe import LinearProbe, choose_strength, judge, knn_scores, lacking
 from engine.results import PREDICTIONS, RESULTS, ROC, describe_auroc, draw_roc, write_predictions
 from utils.errors import UsageError, UserError
@@ -44,7 +44,7 @@ def beside(output: Path, file: str, kind: str) -> Path:
 
 
 def run_probes(
-    features: Mapping[str, Features], classes: Sequence[str], patients: Mapping[str, Sequence[str]], *,
+    features: Mapping[str, Outputs], classes: Sequence[str], patients: Mapping[str, Sequence[str]], *,
     neighbours: int, name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit on the training part, choose on the validation part, look at the test part; says what ``results.json`` does.
@@ -84,7 +84,7 @@ def run_probes(
 
 
 def write_probes(
-    scores: Mapping[str, np.ndarray], found: Mapping[str, Auroc], test: Features, classes: Sequence[str], *,
+    scores: Mapping[str, np.ndarray], found: Mapping[str, Auroc], test: Outputs, classes: Sequence[str], *,
     name: Callable[[int], str], output: Path,
 ) -> None:  # fmt: skip
     """Predictions and ROC curves of both probes, and what they come to on stderr."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.outputs import evaluating
 from engine.trainer import unwrapped
 from losses.segmentation import dice_and_cross_entropy
 from models.export import needed
@@ -145,24 +146,21 @@ def segment(
     Returns:
         Scores by index.
     """
-    module = unwrapped(module)
-    was_training = module.training
-    module.eval()
-    scores = []
-    for (index,), case in cases:
-        logits = window_logits(module, case.image, inference)
-        loss = dice_and_cross_entropy(logits.unsqueeze(0), case.mask.unsqueeze(0)).item()
-        probabilities, truth, distance = logits.sigmoid_(), case.mask.bool(), [float("nan")] * len(logits)
-        if look is not None:
-            truth = case.truth.bool()
-            probabilities = on_grid(probabilities, case.offset, case.step, truth.shape[1:])
-        chosen = choose(probabilities, exclusive=inference.exclusive)
-        if look is not None:
-            distance = distance_of(chosen, truth, case.spacing)
-            look(index, case, chosen)
-        voxels = [x.flatten(1).sum(dim=1).tolist() for x in (truth, chosen)]
-        scores.append(CaseScore(index, loss, dice_of(chosen, truth), distance, *voxels))
-    module.train(was_training)
+    module, scores = unwrapped(module), []
+    with evaluating(module):
+        for (index,), case in cases:
+            logits = window_logits(module, case.image, inference)
+            loss = dice_and_cross_entropy(logits.unsqueeze(0), case.mask.unsqueeze(0)).item()
+            probabilities, truth, distance = logits.sigmoid_(), case.mask.bool(), [float("nan")] * len(logits)
+            if look is not None:
+                truth = case.truth.bool()
+                probabilities = on_grid(probabilities, case.offset, case.step, truth.shape[1:])
+            chosen = choose(probabilities, exclusive=inference.exclusive)
+            if look is not None:
+                distance = distance_of(chosen, truth, case.spacing)
+                look(index, case, chosen)
+            voxels = [x.flatten(1).sum(dim=1).tolist() for x in (truth, chosen)]
+            scores.append(CaseScore(index, loss, dice_of(chosen, truth), distance, *voxels))
     return sorted(score for part in gather(scores) for score in part)
 
 

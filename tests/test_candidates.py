@@ -3,14 +3,12 @@
 import csv
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-import main
 from data.candidates import (
     REPEATS,
     BalancedCubes,
@@ -26,8 +24,9 @@ from data.crops import scale
 from data.loader import Loader
 from data.volumes import load_resampled
 from losses.downstream import balanced_cross_entropy
+from tests.programs import run
 from tests.scans import lung, write_scan
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.records import LabelledCubes
 from utils.seeding import torch_generator
 
@@ -59,13 +58,6 @@ def luna(tmp_path_factory):
         write_scan(root / f"subset{i}" / f"{name}.mhd", volume, spacing=(0.8, 0.9, 1.5), origin=(-100.0, 30.0, -50.0))
     write_table(root / "candidates_V2.csv", rows)
     return root
-
-
-def run(monkeypatch, capsys, *options):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--device", "cpu", *map(str, options)])
-    with pytest.raises(SystemExit) as caught:
-        run_command(main.main)
-    return caught.value.code, capsys.readouterr().err
 
 
 def options_of(data, output):

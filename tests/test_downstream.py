@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import main
 from data.labelled import AugmentedInputs, central_square, open_labelled
 from data.labels import (
     CHEXPERT_FINDINGS,
@@ -25,7 +24,8 @@ from engine.metrics import auroc, weighted_auroc
 from losses.downstream import known_cross_entropy
 from models.downstream import build_classifier
 from models.pretrained import load_encoder
-from utils.errors import UserError, run_command
+from tests.programs import run
+from utils.errors import UserError
 from utils.records import LabelledImages
 from utils.seeding import torch_generator
 
@@ -55,13 +55,6 @@ def chexpert(tmp_path_factory):
     with open(root / "train.csv", "w", newline="") as file:
         csv.writer(file).writerows([["Path", *CHEXPERT_FINDINGS], *rows])
     return root.parent
-
-
-def run(monkeypatch, capsys, *options):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--device", "cpu", *map(str, options)])
-    with pytest.raises(SystemExit) as caught:
-        run_command(main.main)
-    return caught.value.code, capsys.readouterr().err
 
 
 def options_of(data, output, name="chest", weight="none"):

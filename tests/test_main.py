@@ -14,6 +14,7 @@ import main
 from engine.keeper import StateKeeper
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
+from tests.programs import run
 from utils.errors import run_command
 
 TERMS = {"total", "restoration", "intermediate_restoration", "global_similarity", "local_similarity"}
@@ -40,14 +41,6 @@ def crops(tmp_path_factory):
             np.save(root / f"subset{i}" / f"scan{i}_global_{k}.npy", rng.random((2, 16, 24, 8)))
             np.save(root / f"subset{i}" / f"scan{i}_local_{k}.npy", rng.random((6, 8, 16, 8)))
     return root
-
-
-def run(monkeypatch, capsys, *options):
-    """Run main.py in this process: (exit status, stderr)."""
-    monkeypatch.setattr(sys, "argv", ["main.py", "--device", "cpu", *map(str, options)])
-    with pytest.raises(SystemExit) as caught:
-        run_command(main.main)
-    return caught.value.code, capsys.readouterr().err
 
 
 def options_2d(data, output):

@@ -13,20 +13,21 @@ from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-import main
 from data.candidates import REPEATS, BalancedCubes
 from data.chest import FINDINGS
 from data.labelled import EverySample, LabelledFiles, open_labelled, plain_inputs
 from data.labels import CHEXPERT_FINDINGS
 from data.probes import plain_candidates, plain_images
 from engine.epoch_probe import EpochProbe, require_labels
-from engine.features import Features, PooledFeatures, extract, gather_features
+from engine.features import PooledFeatures, gather_features
+from engine.outputs import Outputs, extract
 from engine.probe import STRENGTHS, LinearProbe, choose_strength, judge, knn_scores, lacking
 from engine.probe_report import run_probes
 from models.downstream import build_classifier
 from models.export import build_encoder
+from tests.programs import run
 from tests.test_candidates import CUBE, luna, made  # noqa: F401
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 
 NAN = float("nan")
 CPU = torch.device("cpu")
@@ -72,13 +73,6 @@ def chexpert(tmp_path_factory):
     return root
 
 
-def run(monkeypatch, capsys, *options):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--device", "cpu", *map(str, options)])
-    with pytest.raises(SystemExit) as caught:
-        run_command(main.main)
-    return caught.value.code, capsys.readouterr().err
-
-
 def probing(data, output, lists, name="chest"):
     return [
         "--phase", "probe", "--data", data, "--output", output, "--lists", lists, "--n", name, "--d", 2, "--b", 8,
@@ -104,7 +98,7 @@ def listed(nih, part):
 
 def features(values, labels):
     labels = np.asarray(labels, np.float32)
-    return Features(list(range(len(labels))), np.asarray(values, np.float32), labels)
+    return Outputs(list(range(len(labels))), np.asarray(values, np.float32), labels)
 
 
 def clusters(seed, *, count=300, apart=6.0, shuffle=False):
@@ -286,9 +280,9 @@ def test_features_are_what_a_classifier_is_given():
 
 def test_shares_of_several_processes_come_in_order(monkeypatch):
     whole = clusters(0, count=7)
-    shares = [Features(list(range(r, 7, 2)), whole.values[r::2], whole.labels[r::2]) for r in (1, 0)]
-    nothing = Features.join([])
-    monkeypatch.setattr("engine.features.gather", lambda own: [own, *shares, nothing])
+    shares = [Outputs(list(range(r, 7, 2)), whole.values[r::2], whole.labels[r::2]) for r in (1, 0)]
+    nothing = Outputs.join([])
+    monkeypatch.setattr("engine.outputs.gather", lambda own: [own, *shares, nothing])
     joined = gather_features(nothing, part="test")
     assert joined.indices == list(range(7)) and np.array_equal(joined.values, whole.values)
     assert np.array_equal(joined.labels, whole.labels)
@@ -296,7 +290,7 @@ def test_shares_of_several_processes_come_in_order(monkeypatch):
 
 def test_features_that_are_of_no_use_are_one_line(monkeypatch):
     with pytest.raises(UserError, match="features of the valid part, got no readable sample"):
-        gather_features(Features.join([]), part="valid")
+        gather_features(Outputs.join([]), part="valid")
     broken = clusters(0, count=4)
     broken.values[2, 1] = np.inf
     with pytest.raises(UserError, match="features of the test part, got values that are not finite"):

@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-import main
 from data.cases import (
     Case,
     CaseCache,
@@ -35,8 +34,9 @@ from losses.segmentation import dice_and_cross_entropy, soft_dice_loss
 from models.export import load_adapted
 from models.pcrlv2_model_3d import Encoder3d
 from models.segmentation import build_segmenter
+from tests.programs import run
 from tests.scans import write_scan
-from utils.errors import UsageError, UserError, run_command
+from utils.errors import UsageError, UserError
 from utils.records import LabelledCrops
 from utils.seeding import numpy_generator, torch_generator
 
@@ -115,13 +115,6 @@ def flat(tmp_path_factory):
     with open(root / "patients.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
     return root
-
-
-def run(monkeypatch, capsys, *options):
-    monkeypatch.setattr(sys, "argv", ["main.py", "--device", "cpu", *map(str, options)])
-    with pytest.raises(SystemExit) as caught:
-        run_command(main.main)
-    return caught.value.code, capsys.readouterr().err
 
 
 def options_of(data, output, name, dim=3, weight="none"):
