@@ -2,21 +2,19 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.transfer.networks import CLASSIFICATION, Network, inputs_of
 from benchmarks.transfer.phantoms import Phantoms
-from benchmarks.transfer.scores import auroc, overall, score
+from benchmarks.transfer.scores import auroc, best_thresholds, overall, score
 from models.export import needed
 
 BATCH = 64
 # Regression on every fourth pixel of each axis: the grid of the encoder's second stage.
 STRIDE = 4
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-THRESHOLDS = np.linspace(0.05, 0.7, 27).tolist()
 
 
 class Seen(NamedTuple):
@@ -81,7 +79,7 @@ def _segment(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict
     for strength in STRENGTHS:
         weights = torch.linalg.solve(gram + strength * torch.eye(len(gram), device=gram.device), moments)
         outputs = _regions(on_valid, weights, intercept, size)
-        thresholds = _thresholds(outputs, valid.part)
+        thresholds = best_thresholds(outputs, valid.part)
         number = overall(score(network.task, outputs, valid.part, thresholds))
         if number > best:
             best, chosen, levels = number, weights, thresholds
@@ -120,10 +118,3 @@ def _sums(network: Network, train: Phantoms) -> tuple[Tensor, Tensor, Tensor, Te
     scale = covariance.diagonal().clamp(min=0).sqrt() + 1e-4
     moments = (cross / pixels - torch.outer(mean, intercept)) / scale[:, None]
     return mean, scale, covariance / torch.outer(scale, scale), moments, intercept
-
-
-def _thresholds(outputs: Tensor, truth: Phantoms) -> Tensor:
-    """Per region, the level of highest Dice."""
-    options = [score("segmentation", outputs, truth, torch.full((2,), t, device=outputs.device)) for t in THRESHOLDS]
-    best = [max(range(len(options)), key=lambda i: options[i][name]) for name in options[0]]
-    return torch.tensor([THRESHOLDS[i] for i in best], device=outputs.device)

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from benchmarks.transfer.networks import CLASSIFICATION
+from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION
 from benchmarks.transfer.phantoms import REGIONS, Phantoms
 from models.export import needed
 
+THRESHOLDS = torch.linspace(0.05, 0.7, 27).tolist()
 METRICS = ("nodule AUROC", "lung Dice", "nodule Dice")
 
 
@@ -30,7 +31,7 @@ def score(task: str, outputs: Tensor, truth: Phantoms, thresholds: Tensor | None
 
     Args:
         task: CLASSIFICATION or SEGMENTATION.
-        outputs: logits, N 1 or N 2 S S.
+        outputs: N 1, the higher the likelier, or what thresholds are of, N 2 S S.
         truth: N images with labels.
         thresholds: per region, above which a pixel counts as found; 0 where none are given.
     """
@@ -39,6 +40,13 @@ def score(task: str, outputs: Tensor, truth: Phantoms, thresholds: Tensor | None
     level = torch.zeros(len(REGIONS), device=outputs.device) if thresholds is None else thresholds
     values = dice(outputs > level[:, None, None], truth.masks)
     return dict(zip(("lung Dice", "nodule Dice"), values, strict=True))
+
+
+def best_thresholds(outputs: Tensor, truth: Phantoms) -> Tensor:
+    """Per region, the level of highest Dice of estimated shares, N 2 S S."""
+    options = [score(SEGMENTATION, outputs, truth, torch.full((2,), t, device=outputs.device)) for t in THRESHOLDS]
+    best = [max(range(len(options)), key=lambda i: options[i][name]) for name in options[0]]
+    return torch.tensor([THRESHOLDS[i] for i in best], device=outputs.device)
 
 
 def overall(numbers: dict[str, float]) -> float:
