@@ -25,6 +25,17 @@ def assert_untouched(path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def killed_while_writing(path):
+    """The id of a killed child process, whose end has not been asked for."""
+    child = os.fork()
+    if child == 0:
+        with whole_file(path) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return child
+
+
 def test_new_content_takes_the_place_of_the_old(path):
     with whole_file(path) as file:
         file.write(b"new")
@@ -99,12 +110,7 @@ def test_before_replace_is_not_called_for_a_block_that_failed_and_may_fail_itsel
 
 
 def test_a_process_killed_in_the_block_leaves_the_old_content(path):
-    child = os.fork()
-    if child == 0:
-        with whole_file(path) as file:
-            file.write(b"half")
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+    child = killed_while_writing(path)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert path.read_bytes() == b"old" and len(list(path.parent.iterdir())) == 2
     with whole_file(path) as file:
@@ -113,12 +119,7 @@ def test_a_process_killed_in_the_block_leaves_the_old_content(path):
 
 
 def test_a_killed_process_that_nobody_asked_after_holds_nothing(path):
-    child = os.fork()
-    if child == 0:
-        with whole_file(path) as file:
-            file.write(b"half")
-            file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+    child = killed_while_writing(path)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     try:
         os.kill(child, 0)
