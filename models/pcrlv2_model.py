@@ -1,11 +1,13 @@
 """The 2D network: the ResNet18 U-Net of segmentation-models-pytorch with a decoder of our own, without skips."""
 
+from typing import cast
+
 import segmentation_models_pytorch as smp
-import torch.nn.functional as F
 from segmentation_models_pytorch.base.initialization import initialize_decoder
 from torch import Tensor, nn
 
 from models.stages import DecoderStage, run_stages
+from models.upsampling import conv_after_nearest
 from utils.errors import UserError
 from utils.records import Output
 
@@ -35,7 +37,9 @@ class DecoderBlock(DecoderStage):
         )
 
     def decode(self, features: Tensor) -> Tensor:
-        return self.conv2(self.conv1(F.interpolate(features, scale_factor=2, mode="nearest")))
+        convolution, norm, activation = self.conv1
+        features = conv_after_nearest(features, cast(nn.Conv2d, convolution))
+        return self.conv2(activation(norm(features)))
 
 
 class Decoder(nn.Module):

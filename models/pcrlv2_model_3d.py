@@ -1,9 +1,13 @@
 """The 3D network: a U-Net without skip connections, so that the encoder must carry everything."""
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from models.stages import DecoderStage, run_stages
+from models.upsampling import conv_after_transposed
 from utils.errors import UsageError
 from utils.records import Output
 
@@ -43,7 +47,11 @@ class LUConv(nn.Module):
         self.activation = _activation(act, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.bn1(self.conv1(x)))
+        return self.finish(self.conv1(x))
+
+    def finish(self, convolved: Tensor) -> Tensor:
+        """What comes after the convolution."""
+        return self.activation(self.bn1(convolved))
 
 
 class DownTransition(nn.Module):
@@ -61,7 +69,9 @@ class DownTransition(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B C X Y Z to (pooled features, features before pooling)."""
         features = self.ops(x)
-        return self.maxpool(features), features
+        # A maximum is exact in any type; autocast would have CPUs take it in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.maxpool(features), features
 
 
 class UpTransition(DecoderStage):
@@ -76,7 +86,8 @@ class UpTransition(DecoderStage):
         self.deep_supervision_head = LUConv(out_channels, n_class, "sigmoid", norm)
 
     def decode(self, features: Tensor) -> Tensor:
-        return self.ops(self.up_conv(features))
+        first, second = cast(Iterable[LUConv], self.ops)
+        return second(first.finish(conv_after_transposed(features, self.up_conv, first.conv1)))
 
 
 class OutputTransition(nn.Module):
