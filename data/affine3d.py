@@ -1,9 +1,11 @@
 """Random scaling and rotation of volumes about their centre, as TorchIO's RandomAffine."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SCALES = (0.9, 1.1)
@@ -55,49 +57,55 @@ def apply_affine(volumes: Tensor, params: Affine, flip: Tensor | None = None) ->
     matrices = inverse_matrix(params)
     if flip is not None:
         matrices[:, 0] *= torch.where(flip, -1.0, 1.0).unsqueeze(1)
-    beyond, low, fractions = None, [], []
-    for axis, length in enumerate(volumes.shape[1:]):
-        position = _positions(matrices[:, axis], volumes.shape[1:]).add_((length - 1) / 2)
-        clamped = position.clamp(0, length - 1)
-        distance = position.sub_(clamped).abs_()
-        beyond = distance if beyond is None else torch.maximum(beyond, distance, out=beyond)
-        # The last voxel is reached as the upper neighbour of the one before it, so that there always is a neighbour.
-        below = clamped.floor().clamp_(max=max(length - 2, 0))
-        low.append(below)
-        fractions.append(clamped.sub_(below))
-    assert beyond is not None
-    outside = volumes.amin(dim=(1, 2, 3), keepdim=True).expand_as(volumes)
-    return torch.lerp(outside, _interpolate(volumes, low, fractions), (beyond <= 0.5).float())
-
-
-def _positions(row: Tensor, shape: torch.Size) -> Tensor:
-    """N X Y Z: one coordinate of every output voxel in the input, from the centre; three outer sums of a linear map."""
-    parts = []
-    for axis, length in enumerate(shape):
-        offsets = torch.arange(length, device=row.device, dtype=row.dtype) - (length - 1) / 2
-        view = [-1, 1, 1, 1]
-        view[axis + 1] = length
-        parts.append((row[:, axis, None] * offsets).view(view))
-    return parts[0] + (parts[1] + parts[2])
-
-
-def _interpolate(volumes: Tensor, low: list[Tensor], fractions: list[Tensor]) -> Tensor:
-    """Trilinear interpolation by eight gathers; ``index_select`` is the fastest of torch's gathers on a CPU."""
     n, x, y, z = volumes.shape
-    flat = volumes.reshape(-1)
-    # float32 counts exactly up to 2^24, enough for the voxels of one volume; where that volume starts is added later.
-    index = low[0].mul_(y).add_(low[1]).mul_(z).add_(low[2]).long()
-    index += torch.arange(n, device=volumes.device).view(-1, 1, 1, 1) * (x * y * z)
-    # An axis of one voxel has no neighbour: its fraction is 0, and the voxel stands in for it.
-    strides = [stride if length > 1 else 0 for stride, length in zip((y * z, z, 1), (x, y, z), strict=True)]
+    # The upper neighbour of a last voxel counts nothing, but is read: behind the last of all there are zeros.
+    flat = F.pad(volumes.reshape(-1), (0, y * z + z + 1))
+    outside = volumes.amin(dim=(1, 2, 3), keepdim=True)
+    positions = [_positions(matrices[:, axis], (x, y, z), axis) for axis in range(3)]
+    low, fractions, beyond = _neighbours(positions, (x, y, z))
+    values = _interpolate(flat, low, fractions, strides=(y * z, z, 1))
+    return torch.where(beyond <= 0.5, values, outside)
+
+
+def _positions(row: Tensor, space: Sequence[int], axis: int) -> Tensor:
+    """N X Y Z: where every output voxel lies in the input along an axis, in voxels: outer sums of a linear map."""
+    x, y, z = (
+        row[:, i, None] * (torch.arange(length, device=row.device, dtype=row.dtype) - (length - 1) / 2)
+        for i, length in enumerate(space)
+    )
+    return x[:, :, None, None] + (y[:, None, :, None] + (z[:, None, None, :] + (space[axis] - 1) / 2))
+
+
+def _neighbours(positions: list[Tensor], space: Sequence[int]) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Where N X Y Z output voxels come from; their positions along each axis are changed in place.
+
+    Returns:
+        The place of each one's lower neighbour in the flattened volumes; how far along each axis it lies towards the
+        upper one; how far beyond the outermost voxel centres it lies at most.
+    """
+    beyond, index = torch.zeros_like(positions[0]), torch.zeros_like(positions[0])
+    fractions = []
+    for position, length in zip(positions, space, strict=True):
+        clamped = position.clamp(0, length - 1)
+        torch.maximum(beyond, position.sub_(clamped).abs_(), out=beyond)
+        below = torch.floor(clamped, out=position)
+        # float32 counts exactly up to 2^24, enough for the voxels of one volume; where that starts is added as integer.
+        index.mul_(length).add_(below)
+        fractions.append(clamped.sub_(below))
+    starts = torch.arange(len(index), device=index.device, dtype=torch.int32) * math.prod(space)
+    return index.int().add_(starts.view(-1, 1, 1, 1)), fractions, beyond
+
+
+def _interpolate(flat: Tensor, low: Tensor, fractions: list[Tensor], strides: tuple[int, int, int]) -> Tensor:
+    """Trilinear interpolation by eight gathers; ``index_select`` is the fastest of torch's gathers on a CPU."""
 
     def at(offset: int) -> Tensor:
-        return flat.index_select(0, (index + offset if offset else index).view(-1)).view_as(volumes)
+        return flat[offset:].index_select(0, low.view(-1)).view_as(low)
 
     def along_z(offset: int) -> Tensor:
-        return torch.lerp(at(offset), at(offset + strides[2]), fractions[2])
+        return at(offset).lerp_(at(offset + strides[2]), fractions[2])
 
     def along_yz(offset: int) -> Tensor:
-        return torch.lerp(along_z(offset), along_z(offset + strides[1]), fractions[1])
+        return along_z(offset).lerp_(along_z(offset + strides[1]), fractions[1])
 
-    return torch.lerp(along_yz(0), along_yz(strides[0]), fractions[0])
+    return along_yz(0).lerp_(along_yz(strides[0]), fractions[0])

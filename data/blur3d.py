@@ -1,5 +1,7 @@
 """Random Gaussian blur of volumes, as TorchIO's RandomBlur: scipy.ndimage.gaussian_filter with a σ per axis."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,10 +39,21 @@ def blur_matrix(sigma: Tensor, length: int) -> Tensor:
     ).float()
 
 
-def apply_blur(volumes: Tensor, sigma: Tensor) -> Tensor:
-    """N X Y Z, blurred along each axis by its own σ (N 3, voxels)."""
+def blur_matrices(sigma: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """N 3, in voxels, to the filters of N volumes of ``shape`` (X Y Z) along their three axes."""
+    x, y, z = (blur_matrix(sigma[:, axis], length) for axis, length in enumerate(shape))
+    return x, y, z
+
+
+def blur_by(volumes: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """N X Y Z, blurred by what :func:`blur_matrices` gives."""
     n, x, y, z = volumes.shape
-    along_x, along_y, along_z = (blur_matrix(sigma[:, axis], length) for axis, length in enumerate((x, y, z)))
+    along_x, along_y, along_z = matrices
     volumes = torch.bmm(along_x, volumes.reshape(n, x, y * z)).view(n, x, y, z)
     volumes = along_y.unsqueeze(1) @ volumes
     return (volumes.reshape(n, x * y, z) @ along_z.transpose(1, 2)).view(n, x, y, z)
+
+
+def apply_blur(volumes: Tensor, sigma: Tensor) -> Tensor:
+    """N X Y Z, blurred along each axis by its own σ (N 3, voxels)."""
+    return blur_by(volumes, blur_matrices(sigma, volumes.shape[1:]))
