@@ -59,6 +59,8 @@ class ImageFiles:
         """Images side by side, each in the upper left corner of the largest height and width."""
         images = [image for (image,) in samples]
         sizes = torch.tensor([image.shape[1:] for image in images])
+        if (sizes == sizes[0]).all():
+            return RawImages(torch.stack(images), sizes)
         pixels = torch.zeros(len(images), 1, *sizes.amax(dim=0).tolist(), dtype=torch.uint8)
         for i, image in enumerate(images):
             pixels[i, :, : image.shape[1], : image.shape[2]] = image

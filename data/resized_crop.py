@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 RATIO = (3 / 4, 4 / 3)
@@ -77,7 +76,7 @@ def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     return Cropper(images)(boxes, size)
 
 
-def _one_by_one(fours: list[np.ndarray], boxes: Boxes, size: int) -> Tensor:
+def _one_by_one(fours: np.ndarray, boxes: Boxes, size: int) -> Tensor:
     """Along the rows and then, as PIL does, along the columns of the result, four lines at a time.
 
     torch's kernel computes four channels at once, and copies a grey image to four. Four lines of it as channels are
@@ -96,15 +95,17 @@ def _one_by_one(fours: list[np.ndarray], boxes: Boxes, size: int) -> Tensor:
     return torch.from_numpy(result)
 
 
-def _in_fours(images: Tensor) -> list[np.ndarray]:
-    """B 1 H W to B of ⌈H/4⌉ W 4: lines 4k to 4k + 3 side by side, below the last line black.
-
-    To Pillow these are the four bands of one picture, which it joins twice as fast as a copy with strides.
-    """
-    even = F.pad(images[:, 0], (0, 0, 0, -images.shape[2] % LANES)).numpy()
-    return [
-        np.array(Image.merge("RGBA", [Image.fromarray(image[lane::LANES]) for lane in range(LANES)])) for image in even
-    ]
+def _in_fours(images: Tensor) -> np.ndarray:
+    """B 1 H W to B ⌈H/4⌉ W 4: lines 4k to 4k + 3 side by side, below the last line black."""
+    n, _, height, width = images.shape
+    even = F.pad(images, (0, 0, 0, -height % LANES)) if height % LANES else images
+    lines = even.reshape(n, -1, LANES, width).numpy()
+    fours = np.empty((n, lines.shape[1], width, LANES), np.uint8)
+    # Image by image and lane by lane: twice as fast as one copy of all, which walks through memory in small steps.
+    for image, four in zip(lines, fours, strict=True):
+        for lane in range(LANES):
+            four[:, :, lane] = image[:, lane]
+    return fours
 
 
 def _resize(fours: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data.blur2d import apply_blur, draw_blur
-from data.chunks import chunks, part
+from data.chunks import chunks, part, room_for
 from data.cutout import apply_cutout, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
 from data.resized_crop import Boxes, Cropper, draw_boxes
@@ -50,7 +50,7 @@ def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
-    changed = torch.empty(len(views), 3, *views.shape[1:], device=views.device)
+    changed = room_for((len(views), 3, *views.shape[1:]), views.device)
     for which in chunks(views):
         some = part(params, which)
         normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
@@ -62,7 +62,7 @@ def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
 def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     if out is None:
-        out = torch.empty(len(views), 3, *views.shape[1:], device=views.device)
+        out = room_for((len(views), 3, *views.shape[1:]), views.device)
     grey = views.float()
     for channel, mean, std in zip(out.unbind(1), MEAN, STD, strict=True):
         # A number that stays on the CPU holds up no GPU.
