@@ -57,7 +57,7 @@ def apply_affine(volumes: Tensor, params: Affine, flip: Tensor | None = None) ->
     matrices = inverse_matrix(params)
     if flip is not None:
         matrices[:, 0] *= torch.where(flip, -1.0, 1.0).unsqueeze(1)
-    n, x, y, z = volumes.shape
+    x, y, z = volumes.shape[1:]
     # The upper neighbour of a last voxel counts nothing, but is read: behind the last of all there are zeros.
     flat = F.pad(volumes.reshape(-1), (0, y * z + z + 1))
     outside = volumes.amin(dim=(1, 2, 3), keepdim=True)
