@@ -275,8 +275,8 @@ def finetune(options: Options, world: World) -> None:
 
     layout = memory_format(options.d, devices[0])
     model = build_model(options, recipe, world, layout)
-    precision = Precision.choose(devices[0], amp=options.amp)
-    module = parallelize(ForwardStep(model, precision, layout), devices, world)
+    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
+    module = parallelize(ForwardStep(model, precision, layout), devices, world, uses_all=True)
     task = FinetuneTask(
         module, make_inputs=recipe.make_inputs, loss=recipe.loss, validate=recipe.validate, lr=options.lr,
         seed=options.seed, rank=world.rank, best_file=output / BEST if world.is_main else None,
@@ -289,8 +289,10 @@ def finetune(options: Options, world: World) -> None:
         epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
-    if (output / RESULTS).exists():
-        print(f"{output / RESULTS} is there already: the test part is not looked at again", file=sys.stderr)
+    # As the first process finds it: other machines may have no such folder, and all must do the same.
+    if gather((output / RESULTS).exists())[0]:
+        if world.is_main:
+            print(f"{output / RESULTS} is there already: the test part is not looked at again", file=sys.stderr)
         return
     task.use_best()
     found = recipe.test(task.module)
@@ -370,7 +372,8 @@ def probe(options: Options, world: World) -> None:
             f"--ratio {options.ratio:g}: {len(data.train)} samples to learn from, {len(data.valid)} to choose the "
             f"regularisation, {len(data.test)} to test ({data.test_source})", file=sys.stderr
         )  # fmt: skip
-    layout, precision = memory_format(options.d, devices[0]), Precision.choose(devices[0], amp=options.amp)
+    layout = memory_format(options.d, devices[0])
+    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
     model = build_frozen(options, world).to(memory_format=layout)
     # Nothing is trained: every process has a copy of its own, and a share of the samples.
     module = parallelize(ForwardStep(model, precision, layout), devices, World())

@@ -110,7 +110,7 @@ def pretrain(options: Options, world: World) -> None:
     state = keeper.find(options.resume)
 
     model = build_model(options, dimension, world)
-    precision = Precision.choose(devices[0], amp=options.amp)
+    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
     module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
     task = PretrainTask(
         module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,

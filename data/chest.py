@@ -82,7 +82,8 @@ def make_chest_lists(root: str | Path, lists: str | Path, index: FileIndex, *, s
         keep_list(list_path(lists, "chest", "train"), kept, source=f"the images of {root}")
         return
     labels = read_findings(table)
-    parts: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    # The training list is written last: where it is, all are, whoever else makes them or was killed while doing so.
+    parts: dict[str, list[str]] = {"valid": [], "test": [], "train": []}
     for name in seeded_order(names, seed):
         place = seed_of(seed, "patient", name.partition("_")[0]) / 2**63
         held_out = name in test if test else place >= 1 - TEST_SHARE

@@ -23,13 +23,22 @@ def check_batch(batch_size: int, *, replicas: int) -> None:
         )
 
 
-def parallelize(module: nn.Module, devices: Sequence[torch.device], world: World) -> nn.Module:
-    """The module on its device, replicated or distributed as the run asks for."""
+def parallelize(
+    module: nn.Module, devices: Sequence[torch.device], world: World, *, uses_all: bool = False
+) -> nn.Module:
+    """The module on its device, replicated or distributed as the run asks for.
+
+    Args:
+        module: any.
+        devices: of this process, the one that holds the parameters first.
+        world: this process's place.
+        uses_all: whether every step gives every parameter a gradient. DDP must be told of heads that a step does not
+            draw, and warns where it looks for them in vain.
+    """
     module = module.to(devices[0])
     if world.size > 1:
-        # Heads that a step does not draw get no gradient there, which DDP must be told to expect.
         ids = [devices[0].index] if devices[0].type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=True)
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=not uses_all)
     if len(devices) > 1:
         return DataParallel(module, device_ids=[device.index for device in devices])
     return module

@@ -22,17 +22,22 @@ class Precision:
     scaler: torch.amp.GradScaler
 
     @classmethod
-    def choose(cls, device: torch.device, *, amp: bool) -> "Precision":
+    def choose(cls, device: torch.device, *, amp: bool, says: bool = True) -> "Precision":
         """float32 without ``amp``; with it bf16, else fp16 on a GPU.
 
-        A CPU without bf16 stays with float32, and says so: there half precision is emulated, hundreds of times slower.
+        A CPU without bf16 stays with float32, since half precision is emulated there, hundreds of times slower.
+
+        Args:
+            device: where the network is.
+            amp: whether mixed precision is asked for.
+            says: whether a line says that it is not to be had; one of several processes does.
         """
         dtype = torch.float32
         if amp and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         elif amp and cpu_has_bf16():
             dtype = torch.bfloat16
-        elif amp:
+        elif amp and says:
             print("--amp: this CPU has no bf16; computing in float32", file=sys.stderr)
         return cls(device, dtype, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16))
 

@@ -1,5 +1,6 @@
 """What a segmentation network says of whole images, in windows, and how far that is from the truth."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -119,7 +120,10 @@ def distance_of(chosen: Tensor, truth: Tensor, spacing: Tensor) -> list[float]:
     for one, other in zip(chosen, truth, strict=True):
         if one.any() and other.any():
             pair = (x.unsqueeze(0).unsqueeze(0).float() for x in (one, other))
-            found = hausdorff(*pair, include_background=True, percentile=PERCENTILE, spacing=spacing.tolist())
+            with warnings.catch_warnings():
+                # Of an argument that MONAI gives itself.
+                warnings.simplefilter("ignore", FutureWarning)
+                found = hausdorff(*pair, include_background=True, percentile=PERCENTILE, spacing=spacing.tolist())
             distances.append(found.item())
         else:
             distances.append(float("nan"))

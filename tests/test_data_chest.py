@@ -16,7 +16,7 @@ from data.chest import (
     read_findings,
 )
 from data.file_index import FileIndex
-from data.lists import read_names
+from data.lists import keep_list, read_names
 from data.names import NameList
 from utils.errors import UserError
 
@@ -147,6 +147,21 @@ def test_the_official_test_list_is_held_out(tmp_path, with_table, inside):
     assert kept == sorted(set(names) - set(names[::7]))
     if with_table:
         assert sorted(line.split()[0] for line in lines_of(tmp_path / "lists", "chest", "test")) == names[::7]
+
+
+def test_where_the_training_list_is_the_others_are(tmp_path, monkeypatch):
+    """What fine-tunes asks for it alone: a test list that is not there yet would be taken for one that is not given."""
+    index, names = many_images(tmp_path)
+    write_table(tmp_path / TABLE, [(name, "Edema", 0) for name in names])
+    parts = []
+
+    def keep(path, lines, **more):
+        parts.append(path.stem.partition("_")[2])
+        keep_list(path, lines, **more)
+
+    monkeypatch.setattr("data.chest.keep_list", keep)
+    make_chest_lists(tmp_path, tmp_path, index, seed=3)
+    assert sorted(parts) == ["test", "train", "valid"] and parts[-1] == "train"
 
 
 def test_lists_that_are_there_are_left_as_they_are(tmp_path):

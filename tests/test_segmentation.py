@@ -34,6 +34,7 @@ from losses.segmentation import dice_and_cross_entropy, soft_dice_loss
 from models.export import load_adapted
 from models.pcrlv2_model_3d import Encoder3d
 from models.segmentation import build_segmenter
+from tests.masked_images import make_masked_images
 from tests.programs import run
 from tests.scans import write_scan
 from utils.errors import UsageError, UserError
@@ -98,23 +99,7 @@ def lits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
-    """Ten images of five patients, masks of 0, 1 and 2."""
-    root = tmp_path_factory.mktemp("flat")
-    rows = [("name", "patient")]
-    for part in ("images", "masks"):
-        (root / part).mkdir()
-    for i in range(10):
-        rng = np.random.default_rng(i)
-        mask = np.zeros((70, 90), np.uint8)
-        mask[10:40, 20 : 50 + i] = 1
-        mask[45:60, 30:60] = 2
-        image = (mask * 90 + rng.integers(0, 40, mask.shape)).astype(np.uint8)
-        Image.fromarray(image).save(root / "images" / f"x{i}.png")
-        Image.fromarray(mask).save(root / "masks" / f"x{i}.png")
-        rows.append((f"x{i}.png", f"p{i // 2}"))
-    with open(root / "patients.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return root
+    return make_masked_images(tmp_path_factory.mktemp("flat"))
 
 
 def options_of(data, output, name, dim=3, weight="none"):

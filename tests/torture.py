@@ -9,7 +9,6 @@ killed again or done. A run that ends otherwise than one that was never killed c
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import sys
@@ -24,13 +23,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.processes import start
 from tests.scans import lung, write_scan
 from utils.atomic import TEMPORARY_SUFFIX
 from utils.checkpoints import read_checkpoint
 
-# Starts a process in no time, where an interpreter of its own would take seconds to import everything.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["main", "luna_preprocess"])
 ANY_MOMENT, WRITING, PREPROCESSING = "pre-training", "writing", "preprocessing"
 PAIRS, SCANS = 9, 2
 
@@ -57,31 +54,6 @@ class Report:
             f"files half written       {len(self.half_written)} {self.half_written or ''}",
             f"temporary files left     {len(self.left_over)} {self.left_over or ''}",
         ])  # fmt: skip
-
-
-def run_program(program: str, options: list[str], log: str) -> None:
-    """In a new process: a program's main, single-threaded, its words into a file."""
-    import luna_preprocess
-    import main
-
-    torch.set_num_threads(1)
-    # As in a program that was started by hand; here it would be that of this process's own start.
-    multiprocessing.set_start_method("fork", force=True)
-    sys.argv = [f"{program}.py", *options]
-    with open(log, "a", buffering=1, encoding="utf-8") as sys.stderr:
-        try:
-            status = {"main": main.main, "luna_preprocess": luna_preprocess.main}[program]()
-        except BaseException as error:
-            print(f"{program}: {type(error).__name__}: {error}", file=sys.stderr)
-            raise
-    sys.exit(status)
-
-
-def start(program: str, options: list[str], folder: Path) -> ForkServerProcess:
-    """The program in a process of its own."""
-    process = CONTEXT.Process(target=run_program, args=(program, options, str(folder / "log.txt")))
-    process.start()
-    return process
 
 
 def is_writing(output: Path) -> bool:
@@ -126,7 +98,7 @@ def run_with_kills(
     output.mkdir()
     killed = 0
     while True:
-        process = start(program, options(), output)
+        process = start(program, options(), output / "log.txt")
         kind = rng.choice(kinds)
         if killed < most:
             wait_for_the_moment(process, kind, output, rng, longest)

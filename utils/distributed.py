@@ -1,5 +1,6 @@
 """What processes say to each other; a world of one has nobody to talk to."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +54,13 @@ def mean(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= dist.get_world_size()
     return value
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give every process what the first one has, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def gather(value: Any) -> list[Any]:
