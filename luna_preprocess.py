@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from data.file_index import require_folder
+from data.file_index import find, require_folder
 from data.jobs import run_jobs
 from data.luna_pairs import Scan, Settings, is_finished, preprocess_scan, read_record, write_record
 from utils.arguments import OneLineParser, number
@@ -66,7 +66,7 @@ def find_scans(data: str, save: str, fold: int | None) -> list[Scan]:
     """
     root = require_folder(data)
     pattern = "subset*" if fold is None else f"subset{fold}"
-    sources = sorted(root.glob(f"{pattern}/*.mhd"))
+    sources = find(root, f"{pattern}/*.mhd")
     if not sources:
         raise UserError(f"--data: expected {pattern}/*.mhd in {root}, found none")
     return [Scan(source, Path(save) / source.parent.name) for source in sources]
@@ -119,8 +119,8 @@ def write_manifest(save: Path) -> dict[str, Any]:
 
 def read_manifest(save: Path) -> dict[str, Any]:
     """The records of all scans and their totals."""
-    records = [record for path in sorted(save.glob("subset*/*.json")) if (record := read_record(path))]
-    size = sum(path.stat().st_size for path in save.glob("subset*/*.npy"))
+    records = [record for path in find(save, "subset*/*.json") if (record := read_record(path))]
+    size = sum(path.stat().st_size for path in find(save, "subset*/*.npy"))
     return {
         "scans": len(records),
         "pairs": sum(record["pairs"] for record in records),

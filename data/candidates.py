@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.crops import LOWEST, scale
-from data.file_index import FileIndex, require_folder
+from data.file_index import FileIndex, find, require_folder
 from data.intensity3d import z_normalize
 from data.labels import split_by_patient
 from data.lists import cut_list, keep_list, list_path, read_names, seeded_order
@@ -97,10 +97,10 @@ def find_scans(root: Path) -> dict[str, list[Path]]:
     Raises:
         UserError: there are none.
     """
-    found = {part: [path for k in subsets for path in sorted(root.glob(f"subset{k}/*.mhd"))] for part, subsets in
+    found = {part: [path for k in subsets for path in find(root, f"subset{k}/*.mhd")] for part, subsets in
              SUBSETS.items()}  # fmt: skip
     if not any(found.values()):
-        crops = any(root.glob("subset*/*_global_*.npy"))
+        crops = bool(find(root, "subset*/*_global_*.npy"))
         what = "it holds crops; give the folder that they were made of" if crops else "found none"
         raise UserError(f"--data: expected scans, subsetK/*.mhd, in {root}, {what}")
     return found

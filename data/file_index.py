@@ -1,7 +1,7 @@
 """Which of the files that a list names are there, and where; looked up once for the whole list."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,7 @@ def require_folder(path: str | Path, option: str = "--data") -> Path:
     if not path.is_dir():
         raise UserError(f"{option}: expected a folder, there is none at {path}")
     try:
-        empty = next(os.scandir(path), None) is None
+        empty = all(is_hidden(entry.name) for entry in os.scandir(path))
     except OSError as error:
         raise UserError(f"{option}: cannot read {path}: {error.strerror or error}") from error
     if empty:
@@ -81,18 +81,31 @@ def require_folder(path: str | Path, option: str = "--data") -> Path:
     return path
 
 
+def is_hidden(name: str | bytes) -> bool:
+    """Whether a name begins with a dot: what systems leave beside people's files, as macOS's ``._00000001_000.png``."""
+    return name[:1] in (".", b".")
+
+
+def find(folder: Path, pattern: str = "*") -> list[Path]:
+    """What matches a pattern below a folder, in order, hidden files left out; nothing where there is no folder."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
 def names_in(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files of one folder with one of the endings, by name."""
-    return NameList.of(sorted(n for n in os.listdir(os.fsencode(folder)) if n.lower().endswith(endings)))
+    """The files of one folder with one of the endings, by name, hidden ones left out."""
+    return NameList.of(sorted(_with_ending(os.listdir(os.fsencode(folder)), endings)))
 
 
 def names_below(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files anywhere below a folder with one of the endings, by their path from it."""
+    """The files anywhere below a folder with one of the endings, by their path from it, hidden ones left out."""
     start = os.fsencode(folder)
-    found = [
-        os.path.relpath(where + b"/" + name, start)
-        for where, _, files in os.walk(start)
-        for name in files
-        if name.lower().endswith(endings)
-    ]
+    found: list[bytes] = []
+    for where, folders, files in os.walk(start):
+        # os.walk goes where this list says.
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += (os.path.relpath(where + b"/" + name, start) for name in _with_ending(files, endings))
     return NameList.of(sorted(found))
+
+
+def _with_ending(names: Iterable[bytes], endings: tuple[bytes, ...]) -> Iterator[bytes]:
+    return (name for name in names if name.lower().endswith(endings) and not is_hidden(name))

@@ -1,6 +1,5 @@
 """Crop pairs that ``luna_preprocess.py`` wrote, by it or by the published program."""
 
-import os
 import re
 import tokenize
 import zipfile
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.file_index import FileIndex, require_folder
+from data.file_index import FileIndex, find, require_folder
 from data.lists import keep_list, list_path, seeded_order
 from data.names import NameList
 from utils.errors import UserError
@@ -45,11 +44,11 @@ def scan_folder(root: Path, part: str) -> list[CropFile]:
     found = []
     for number in SUBSETS[part]:
         folder = root / f"subset{number}"
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-            if match := GLOBAL.fullmatch(name):
+        for path in find(folder):
+            if match := GLOBAL.fullmatch(path.name):
                 local = folder / f"{match['scan']}_local_{match['number']}.npy"
-                found.append(CropFile(match["scan"], f"{folder.name}/{name}", folder / name, local))
-    if not found and any(root.glob("subset*/*.mhd")):
+                found.append(CropFile(match["scan"], f"{folder.name}/{path.name}", path, local))
+    if not found and find(root, "subset*/*.mhd"):
         raise UserError(
             f"--data: {root} holds scans, not crops; run luna_preprocess.py --data {root} --save CROPS first"
         )

@@ -27,7 +27,7 @@ from data.cases import (
     scaled,
     stem_of,
 )
-from data.file_index import require_folder
+from data.file_index import find, require_folder
 from data.labels import split_by_patient
 from data.lists import list_path, read_names
 from data.names import NameList
@@ -80,7 +80,7 @@ def find_brats(root: str | Path) -> Layout:
         UserError: no such folders, or files are missing; says how many, and the first.
     """
     root = require_folder(root)
-    folders = [f for grade in GRADES if (root / grade).is_dir() for f in sorted((root / grade).iterdir()) if f.is_dir()]
+    folders = [f for grade in GRADES for f in find(root / grade) if f.is_dir()]
     if not folders:
         raise UserError(f"--data: expected BraTS in {root}: HGG/ID/ID_t1.nii.gz and LGG/..., found no such folder")
     cases, lacking = [], []
@@ -121,8 +121,7 @@ def find_lits(root: str | Path) -> Layout:
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return dict(sorted((int(match[1]), path) for path in files if (match := pattern.fullmatch(path.name))))
+    return dict(sorted((int(match[1]), path) for path in find(folder) if (match := pattern.fullmatch(path.name))))
 
 
 def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: bool = False, longest: int = 0) -> Layout:
@@ -153,8 +152,8 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
 
 def _by_stem(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if ending_of(path) in endings and not path.name.startswith("."):
+    for path in find(folder):
+        if ending_of(path) in endings:
             if stem_of(path) in found:
                 raise UserError(f"--data: expected one file of a name, got {found[stem_of(path)]} and {path}")
             found[stem_of(path)] = path
