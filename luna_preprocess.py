@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.file_index import find, require_folder
 from data.jobs import run_jobs
 from data.luna_pairs import Scan, Settings, is_finished, preprocess_scan, read_record, write_record
-from utils.arguments import OneLineParser, number
+from utils.arguments import OneLineParser, nearest_multiples, number
 from utils.atomic import whole_file
 from utils.errors import UserError, run_command
 from utils.world import World, read_world
@@ -53,8 +53,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="float16 halves the disk")
     options = parser.parse_args(arguments)
     for name in ("input_rows", "input_cols", "input_deps"):
-        if getattr(options, name) % DIVISOR:
-            parser.error(f"--{name}: expected a multiple of {DIVISOR}, got {getattr(options, name)}")
+        if (side := getattr(options, name)) % DIVISOR:
+            nearest = nearest_multiples(side, DIVISOR)
+            parser.error(f"--{name}: expected a multiple of {DIVISOR}, got {side}; give {nearest}")
     return options
 
 

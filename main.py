@@ -30,8 +30,8 @@ from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_matching, read_weights
 from utils.devices import choose_devices
-from utils.distributed import join, leave
-from utils.errors import run_command
+from utils.distributed import join, leave, tells_of_another
+from utils.errors import UserError, run_command
 from utils.options import Options, fixed_options, parse_options
 from utils.provenance import describe_program
 from utils.seeding import seed_of
@@ -160,6 +160,10 @@ def main() -> int:
         if world.is_main:
             print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
         return EXIT_STATUS
+    except RuntimeError as error:
+        if not tells_of_another(error):
+            raise
+        raise UserError("another process of this run has ended; it says why, unless it was killed") from None
     finally:
         leave()
     return 0

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from data.crops import HIGHEST, LOWEST
-from data.images import LARGEST_PIXELS, read_grey
+from data.images import LARGEST_PIXELS, read_grey, why_unread
 from data.luna import UNREADABLE
 from data.volumes import LARGEST_VOLUME, OUTSIDE, SPACING, read_header
 from utils.atomic import whole_file
@@ -159,7 +159,7 @@ def read_mask_image(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"expected a mask, there is no file {path}") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: expected a PNG mask, it is damaged or something else ({error})") from None
+        raise UserError(f"{path}: expected a PNG mask, it is damaged or something else{why_unread(error)}") from None
 
 
 def read_mask(path: Path, dim: int) -> tuple[np.ndarray, tuple[float, ...]]:

@@ -136,9 +136,12 @@ def open_dataset(
 
 
 def _first(path: Path, ratio: float) -> NameList:
-    names, _ = cut_list(read_names(path), ratio)
+    names, rest = cut_list(read_names(path), ratio)
     if not len(names):
-        raise UserError(f"--ratio: {ratio} of the names in {path} is not one whole name")
+        raise UserError(
+            f"--ratio: {ratio} of the names in {path} is not one whole name, it has {len(rest)}; give a larger --ratio "
+            "or more data"
+        )
     return names
 
 

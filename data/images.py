@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from utils.errors import UserError
 
@@ -35,7 +35,14 @@ def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
         raise UserError(f"expected an image, there is no file {path}") from None
     # Pillow's decoders meet damaged files with these.
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: expected a PNG or JPEG image, it is damaged or something else ({error})") from None
+        raise UserError(
+            f"{path}: expected a PNG or JPEG image, it is damaged or something else{why_unread(error)}"
+        ) from None
+
+
+def why_unread(error: BaseException) -> str:
+    """Why Pillow could not read a file, in brackets; nothing where it says no more than the file's name."""
+    return "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
 
 
 def _grey(image: Image.Image, path: str | Path, longest: int) -> np.ndarray:

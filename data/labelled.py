@@ -154,7 +154,8 @@ class EverySample:
             if len(self.bad) > self.max_bad * len(self.dataset):
                 raise UserError(
                     f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples to evaluate are broken, more than the "
-                    f"share of {self.max_bad} allowed; the first: {next(iter(self.bad.values()))}"
+                    f"share of {self.max_bad} allowed; mend or remove them, or give a larger --max_bad; the first: "
+                    f"{next(iter(self.bad.values()))}"
                 )
             good = [(index, sample) for index, sample, _ in items if sample is not None]
             if good:

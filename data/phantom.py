@@ -194,9 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--size", type=int, help=f"height of an image in pixels ({LONGEST}) or width of a scan in mm ({WIDTH:g})"
     )
     options = parser.parse_args(arguments)
-    low, high = (64, 4096) if options.d == 2 else (MIN_WIDTH, 600)
+    low, high, unit = (64, 4096, "pixels") if options.d == 2 else (MIN_WIDTH, 600, "mm")
     if options.size is not None and not low <= options.size <= high:
-        parser.error(f"--size: expected {low} to {high} with --d {options.d}, got {options.size}")
+        parser.error(f"--size: expected {low:g} to {high:g} {unit} with --d {options.d}, got {options.size}")
 
     if options.d == 2:
         made = make_xrays(options.out, options.count, options.seed, size=options.size or LONGEST)

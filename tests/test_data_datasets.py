@@ -73,6 +73,8 @@ def test_the_first_share_of_the_list_pretrains(tmp_path):
     assert dataset.fingerprint != open_chest(tmp_path, ratio=0.4).fingerprint
     with pytest.raises(UserError, match=f"--ratio: 0.09 of the names in {tmp_path}/lists/chest_train.txt is not one"):
         open_chest(tmp_path, ratio=0.09)
+    with pytest.raises(UserError, match="is not one whole name, it has 10; give a larger --ratio"):
+        open_chest(tmp_path, ratio=0.09)
 
 
 def test_a_list_that_is_missing_is_made_once_and_kept(tmp_path):

@@ -72,6 +72,9 @@ def test_bad_files_get_one_line_that_names_them(tmp_path):
         with pytest.raises(UserError, match=f"{name}.png") as caught:
             read_grey(path)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        read_grey(tmp_path / "text.png")
+    assert str(caught.value).count("text.png") == 1, "Pillow names the file as well"
     with pytest.raises(UserError, match="there is no file"):
         read_grey(tmp_path / "missing.png")
     with pytest.raises(UserError, match="directory"):

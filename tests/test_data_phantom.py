@@ -318,6 +318,7 @@ def test_bad_options_end_with_status_2_and_one_line(tmp_path, capsys):
         assert caught.value.code == 2
         last = capsys.readouterr().err.splitlines()[-1]
         assert "error: " in last and ("--size" if "--size" in wrong else "--count") in last
+        assert "--size" not in wrong or "expected 150 to 600 mm with --d 3, got 149" in last
     assert not (tmp_path / "x").exists()
 
 

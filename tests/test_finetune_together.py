@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
 
 from data.phantom import make_xrays
+from data.segmentation import open_segmentation
 from models.downstream import build_classifier
 from models.segmentation import build_segmenter
 from tests.masked_images import make_masked_images
@@ -44,6 +46,11 @@ def numbers_in(results, at=""):
     if isinstance(results, dict):
         return {where: x for key, value in results.items() for where, x in numbers_in(value, f"{at}/{key}").items()}
     return {at: results} if isinstance(results, int | float) else {}
+
+
+def names_to_test(flat, lists):
+    parts = open_segmentation(name="folder", root=flat, lists=lists, ratio=0, seed=42, dim=2, crop=(64, 64), classes=2)
+    return [case.name for case in parts.test.cases]
 
 
 def check_alike(one, two):
@@ -86,6 +93,19 @@ def test_segmentation(flat, tmp_path, monkeypatch, capsys):
     check_alike(one, two)
     for path in (one / "masks").iterdir():
         assert path.read_bytes() == (two / "masks" / path.name).read_bytes()
+
+
+def test_what_ends_one_process_is_told_once(flat, tmp_path):
+    broken = shutil.copytree(flat, tmp_path / "broken")
+    options = options_of(broken, tmp_path / "out", "folder", "--classes", 2)
+    first = names_to_test(broken, tmp_path)[0]
+    (broken / "images" / f"{first}.png").write_bytes(b"no image")
+    statuses, said = run_together(options, tmp_path)
+    ends = [[line for line in text.splitlines() if line.startswith("main: ")] for text in said]
+    assert statuses == [1, 1] and [len(lines) for lines in ends] == [1, 1], said
+    assert "--max_bad: 1 of 2 samples to evaluate are broken" in ends[0][0] and "larger --max_bad" in ends[0][0]
+    assert ends[1] == ["main: UserError: another process of this run has ended; it says why, unless it was killed"]
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 @pytest.mark.parametrize(("dim", "shape"), [(2, (2, 3, 64, 32)), (3, (2, 1, 8, 16, 8))])

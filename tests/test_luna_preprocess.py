@@ -225,7 +225,11 @@ WRONG = {
     "empty folder": (["--data", "empty"], 1, "is empty"),
     "no scans": (["--data", "other"], 1, "subset*/*.mhd"),
     "no such fold": (["--data", "luna", "--fold", "9"], 1, "subset9/*.mhd"),
-    "odd size": (["--data", "luna", "--input_rows", "60"], 2, "--input_rows: expected a multiple of 8"),
+    "odd size": (
+        ["--data", "luna", "--input_rows", "60"],
+        2,
+        "--input_rows: expected a multiple of 8, got 60; give 56 or 64",
+    ),
     "no pairs": (["--data", "luna", "--scale", "0"], 2, "--scale: expected a number from 1"),
     "a prefix": (["--data", "luna", "--work", "1"], 2, "--work"),
     "not writable": (["--data", "luna", "--save", "file/out"], 1, "--save: cannot make"),

@@ -92,3 +92,15 @@ def test_more_processes_than_gpus_are_told(machine):
         choose(world=World(2, 3, 2))
     with pytest.raises(UsageError, match="process 2 on this machine, which has 1 GPUs"):
         choose(gpus=(1,), world=World(5, 6, 1))
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_one_gpu_for_all_processes_of_a_machine_is_refused(machine, device):
+    machine(2)
+    with pytest.raises(
+        UsageError, match=f"--device {device}: expected a GPU for each process .* process 2 on this one"
+    ):
+        choose(device, world=World(1, 2, 1))
+    # Two machines with one process each.
+    assert choose(device, world=World(1, 2, 0)) == [device]
+    assert choose("cuda", world=World(1, 2, 1)) == ["cuda:1"]

@@ -141,6 +141,8 @@ def test_wrong_values_are_refused_by_name(capsys, line, words):
 def test_2d_views_are_of_sizes_that_the_encoder_can_shrink(capsys, name):
     assert getattr(parse(f"--n chest --d 2 --{name} 64"), name) == 64
     assert "multiples of 32" in refused(capsys, f"--n chest --d 2 --{name} 100")
+    error = refused(capsys, f"--n chest --d 2 --{name} 50")
+    assert f"--{name}: expected multiples of 32, which the encoder shrinks by, got 50; give 32 or 64" in error
     assert f"--{name}: expected a number from 32" in refused(capsys, f"--n chest --d 2 --{name} 0")
 
 
@@ -180,6 +182,7 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     ("--phase finetune --n brats --weight none --classes 3", "--classes is for --n folder, got --n brats"),
     ("--phase finetune --n lits --weight none --intensity ct", "--intensity is for --n folder, got --n lits"),
     ("--phase finetune --n lits --weight none --crop 16 20 16", "--crop: expected multiples of 8"),
+    ("--phase finetune --n lits --weight none --crop 16 20 16", "got 20; give 16 or 24"),
     ("--phase finetune --n lits --weight none --crop 16 16", "--crop: expected 3 arguments"),
     ("--phase finetune --n lits --weight none --global_size 64", "--global_size is for --d 2"),
     ("--phase finetune --n folder --d 2 --weight none --norm gn", "--norm is for --d 3"),

@@ -22,6 +22,12 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def nearest_multiples(value: int, of: int) -> str:
+    """The multiples that a value lies between, for an error: ``32 or 64``; 0 is none."""
+    below = value // of * of
+    return f"{below} or {below + of}" if below else f"{of}"
+
+
 def number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:
     """A parser of numbers in [low, high], or (low, high], for ``type=`` of an argument."""
 

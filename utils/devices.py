@@ -22,11 +22,18 @@ def choose_devices(*, device: str | None, gpus: Sequence[int] | None, world: Wor
     With no GPU at all, the CPU is used whatever ``gpus`` says, so that the published commands run anywhere.
 
     Raises:
-        UsageError: a typed index, or the device, is not there.
+        UsageError: a typed index, or the device, is not there; or several processes of a machine would share a GPU.
     """
     count = torch.cuda.device_count()
     if device is not None and device != "cuda":
-        return [_named_device(device, count)]
+        named = _named_device(device, count)
+        # The first process of each machine may have the GPU that is named.
+        if named.type == "cuda" and world.local_rank > 0:
+            raise UsageError(
+                f"--device {device}: expected a GPU for each process of a machine, torchrun started process "
+                f"{world.local_rank + 1} on this one; leave --device out, or choose several by --gpus"
+            )
+        return [named]
     if count == 0:
         if device == "cuda":
             raise UsageError("--device cuda: expected a CUDA GPU, this machine has none; use --device cpu")

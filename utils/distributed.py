@@ -35,6 +35,11 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def tells_of_another(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone; NCCL has a class for that, gloo none."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if dist.is_initialized():

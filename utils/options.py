@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import OneLineParser, number
+from utils.arguments import OneLineParser, nearest_multiples, number
 
 DATASETS_OF_DIMENSION = {2: ("chest", "chexpert", "folder"), 3: ("luna", "brats", "lits", "folder")}
 LISTS = Path(__file__).parent.parent / "train_val_txt"
@@ -263,8 +263,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         dimension = next(d for d, names in DATASETS_OF_DIMENSION.items() if options.n in names)
         parser.error(f"--n {options.n} goes with --d {dimension}, got --d {options.d}")
     _check_phase(parser, options)
-    if options.global_size % 32 or options.local_size % 32:
-        parser.error("--global_size and --local_size: expected multiples of 32, which the encoder shrinks images by")
+    for name in ("global_size", "local_size"):
+        _check_multiple(parser, name, getattr(options, name), of=32)
     if options.d == 3:
         cache = ("cache",) if options.phase == "pretask" else ()
         for name in ("global_size", "local_size", "image_size", "cache_size", "encoder_weights", *cache):
@@ -306,8 +306,16 @@ def _check_volumes(parser: argparse.ArgumentParser, options: Options) -> None:
     for name in ("crop", "norm", "intensity"):
         if options.d == 2 and getattr(options, name) != parser.get_default(name):
             parser.error(f"--{name} is for --d 3")
-    if options.crop and any(side % 8 for side in options.crop):
-        parser.error(f"--crop: expected multiples of 8, which the encoder shrinks by, got {options.crop}")
+    for side in options.crop or ():
+        _check_multiple(parser, "crop", side, of=8)
+
+
+def _check_multiple(parser: argparse.ArgumentParser, name: str, side: int, *, of: int) -> None:
+    if side % of:
+        parser.error(
+            f"--{name}: expected multiples of {of}, which the encoder shrinks by, got {side}; give "
+            f"{nearest_multiples(side, of)}"
+        )
 
 
 def option_names() -> list[str]:
