@@ -1,5 +1,6 @@
 """Programs in processes of their own, started in no time: a new interpreter takes seconds to import everything."""
 
+import importlib
 import multiprocessing
 import os
 import socket
@@ -17,14 +18,11 @@ def run_program(program: str, options: list[str], log: str, place: dict[str, str
     """In a new process: a program's main, single-threaded, its words into a file.
 
     Args:
-        program: ``'main'`` or ``'luna_preprocess'``.
+        program: a module with a ``main``.
         options: as typed.
         log: the file.
         place: environment variables that tell the process its place, none for a world of one.
     """
-    import luna_preprocess
-    import main
-
     os.environ.update(place)
     torch.set_num_threads(1)
     # As in a program that was started by hand; here it would be that of this process's own start.
@@ -32,7 +30,7 @@ def run_program(program: str, options: list[str], log: str, place: dict[str, str
     sys.argv = [f"{program}.py", *options]
     with open(log, "a", buffering=1, encoding="utf-8") as sys.stderr:
         try:
-            status = {"main": main.main, "luna_preprocess": luna_preprocess.main}[program]()
+            status = importlib.import_module(program).main()
         except BaseException as error:
             print(f"{program}: {type(error).__name__}: {error}", file=sys.stderr)
             raise
@@ -53,8 +51,16 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def run_together(options: list, folder: Path, *, size: int = 2) -> tuple[list[int | None], list[str]]:
-    """main.py on the CPU in several processes, which are told their places as torchrun would tell them.
+def run_together(
+    options: list, folder: Path, *, size: int = 2, program: str = "main"
+) -> tuple[list[int | None], list[str]]:
+    """A program on the CPU in several processes, which are told their places as torchrun would tell them.
+
+    Args:
+        options: as typed.
+        folder: for what is printed.
+        size: processes.
+        program: a module with a ``main``.
 
     Returns:
         Exit statuses and what was printed, by rank.
@@ -63,7 +69,7 @@ def run_together(options: list, folder: Path, *, size: int = 2) -> tuple[list[in
     logs = [folder / f"rank{rank}.txt" for rank in range(size)]
     typed = ["--device", "cpu", *map(str, options)]
     processes = [
-        start("main", typed, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting) for rank, log in enumerate(logs)
+        start(program, typed, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting) for rank, log in enumerate(logs)
     ]
     for process in processes:
         process.join(120)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.processes import free_port, run_together
 from tests.scans import lung, write_scan
 
 ROOT = Path(__file__).parent.parent
@@ -32,12 +32,6 @@ def crops(tmp_path_factory):
     return root
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
 def command(script, *options, nodes=1, node=0, processes=2, port=None, restarts=0):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     launcher += ["--nnodes", str(nodes), "--node_rank", str(node), "--max_restarts", str(restarts)]
@@ -47,7 +41,7 @@ def command(script, *options, nodes=1, node=0, processes=2, port=None, restarts=
 
 
 def start(arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
@@ -68,7 +62,7 @@ def weights(output):
 def unbroken(crops, tmp_path_factory):
     """A run of two processes: (folder, what it printed)."""
     output = tmp_path_factory.mktemp("unbroken")
-    status, error = finish(start(command("main.py", *training(crops, output))))
+    status, error = finish(start(command("tests/narrow_main.py", *training(crops, output))))
     assert status == 0, error
     return output, error
 
@@ -85,7 +79,7 @@ def test_only_the_first_process_writes_and_prints(unbroken):
 def test_two_nodes_of_one_process_do_what_two_processes_do(crops, unbroken, tmp_path):
     port = free_port()
     nodes = [
-        start(command("main.py", *training(crops, tmp_path), nodes=2, node=node, processes=1, port=port))
+        start(command("tests/narrow_main.py", *training(crops, tmp_path), nodes=2, node=node, processes=1, port=port))
         for node in range(2)
     ]
     assert [finish(node)[0] for node in nodes] == [0, 0]
@@ -102,11 +96,12 @@ def children(process):
 
 def test_a_killed_process_is_started_again_and_the_run_ends_alike(crops, unbroken, tmp_path):
     options = training(crops, tmp_path, "--resume", "auto", "--save_minutes", "0")
-    process = start(command("main.py", *options, restarts=2))
+    process = start(command("tests/narrow_main.py", *options, restarts=2))
     deadline = time.monotonic() + 120
     while not (tmp_path / "state" / "previous.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.kill(children(process)[-1], signal.SIGKILL)
+    assert not (tmp_path / NAME).exists(), "killed too late to tell anything"
     status, error = finish(process)
     assert status == 0, error
     expected = weights(unbroken[0])
@@ -116,7 +111,7 @@ def test_a_killed_process_is_started_again_and_the_run_ends_alike(crops, unbroke
 
 
 def test_asked_to_stop_all_processes_leave_at_the_same_step_and_the_run_goes_on(crops, unbroken, tmp_path):
-    process = start(command("main.py", *training(crops, tmp_path)))
+    process = start(command("tests/narrow_main.py", *training(crops, tmp_path)))
     deadline = time.monotonic() + 120
     while not (tmp_path / "state" / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -124,15 +119,17 @@ def test_asked_to_stop_all_processes_leave_at_the_same_step_and_the_run_goes_on(
     os.kill(children(process)[-1], signal.SIGUSR1)
     status, error = finish(process)
     assert status != 0 and error.count("go on with --resume auto") == 1 and "exitcode  : 75" in error
-    status, error = finish(start(command("main.py", *training(crops, tmp_path, "--resume", "auto"))))
-    assert status == 0, error
+    options = training(crops, tmp_path, "--resume", "auto")
+    statuses, said = run_together(options, tmp_path, program="tests.narrow_main")
+    assert statuses == [0, 0], said
     expected = weights(unbroken[0])
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path).items())
 
 
 def test_a_batch_that_does_not_divide_is_one_line(crops, tmp_path):
-    status, error = finish(start(command("main.py", *training(crops, tmp_path), "--b", "5")))
-    assert status != 0 and "--b: expected a multiple of the 2 processes, got 5" in error
+    statuses, said = run_together([*training(crops, tmp_path), "--b", "5"], tmp_path)
+    assert statuses == [1, 1]
+    assert all("--b: expected a multiple of the 2 processes, got 5" in text for text in said)
 
 
 def test_preprocessing_is_shared_out(tmp_path):
