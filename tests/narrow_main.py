@@ -27,7 +27,7 @@ class NarrowPCRLv23d(PCRLv23d):
         self.out_tr = OutputTransition(8, 1)
 
 
-program.PCRLv23d = NarrowPCRLv23d  # type: ignore[misc]
+program.PCRLv23d = NarrowPCRLv23d  # type: ignore
 main = program.main
 
 if __name__ == "__main__":

@@ -106,6 +106,14 @@ def test_3d_from_crops_to_the_published_snippet(crops, tmp_path, monkeypatch, ca
     assert torch.equal(encoder.down_tr64.ops[0].conv1.weight, model.down_tr64.ops[0].conv1.weight)
 
 
+@pytest.fixture
+def shallow(monkeypatch):
+    """A 2D network of a third of the weights, whose states are written the quicker."""
+    monkeypatch.setitem(smp.encoders.encoders["resnet18"]["params"], "layers", [1, 1, 1, 1])
+    monkeypatch.setattr("models.pcrlv2_model.DECODER_CHANNELS", (32, 32, 16, 16, 16))
+
+
+@pytest.mark.usefixtures("shallow")
 def test_resumed_and_unbroken_runs_end_alike_and_changed_options_are_refused(chest, tmp_path, monkeypatch, capsys):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(monkeypatch, capsys, *options_2d(chest, whole), "--epochs", 2, "--workers", 1)[0] == 0
