@@ -6,6 +6,12 @@ from torch import Tensor
 from utils.distributed import mean
 
 
+def over_processes(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over all processes, so that the state of a run, which one of them writes, holds what all have counted."""
+    values = mean(torch.stack([n.double() for n in numbers.values()]))
+    return dict(zip(numbers, values.unbind(), strict=True))
+
+
 class Meter:
     """Means over the good steps since the last reset."""
 
@@ -27,8 +33,8 @@ class Meter:
         self.count = self.count + (1 - bad)
 
     def read(self) -> dict[str, float]:
-        """The means, over all processes. Synchronises with the host; every process must call it."""
-        means = mean(self.sums / self.count.clamp(min=1))
+        """The means. Synchronises with the host."""
+        means = self.sums / self.count.clamp(min=1)
         return dict(zip(self.names, means.tolist(), strict=True))
 
     def state_dict(self) -> dict[str, object]:

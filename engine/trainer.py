@@ -11,7 +11,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
 from engine.keeper import Position, StateKeeper
-from engine.meters import Meter
+from engine.meters import Meter, over_processes
 from engine.precision import Precision
 from engine.prefetch import prefetch
 from engine.recorder import Recorder
@@ -195,8 +195,9 @@ class Trainer:
             self.step_scaled(bad)
         else:
             self.optimizer.step()
-        self.epoch_meter.add(output.numbers, bad)
-        self.window_meter.add(output.numbers, bad)
+        numbers = over_processes(output.numbers)
+        self.epoch_meter.add(numbers, bad)
+        self.window_meter.add(numbers, bad)
 
     def step_scaled(self, bad: Tensor) -> None:
         """The update under fp16, where the scaler itself looks for gradients that are not finite."""
