@@ -93,6 +93,10 @@ def test_segmentation(flat, tmp_path, monkeypatch, capsys):
     check_alike(one, two)
     for path in (one / "masks").iterdir():
         assert path.read_bytes() == (two / "masks" / path.name).read_bytes()
+    again = tmp_path / "again"
+    again.mkdir()
+    statuses, said = run_together(options_of(flat, two, "folder", "--save_masks", "--resume", "auto"), again)
+    assert statuses == [0, 0] and said[0].count("not looked at again") == 1 and not said[1], said
 
 
 def test_what_ends_one_process_is_told_once(flat, tmp_path):
