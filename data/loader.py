@@ -148,7 +148,8 @@ class Loader:
         self.batch_size = min(batch_size, len(dataset) - len(dataset) % world_size)
         if self.batch_size < 2 * world_size:
             raise UserError(
-                f"--data: expected two samples at least for each of {world_size} processes, got {len(dataset)}"
+                f"--data: expected two samples at least for each of {world_size} processes, got {len(dataset)}; give "
+                "more data or a larger --ratio"
             )
         self.steps_per_epoch = len(dataset) // self.batch_size if len(dataset) >= batch_size else 1
         self.bad: dict[str, str] = {}
@@ -200,5 +201,5 @@ class Loader:
             first = next(iter(self.bad.values()))
             raise UserError(
                 f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples are broken, more than the share of "
-                f"{self.max_bad} allowed; the first: {first}"
+                f"{self.max_bad} allowed; mend or remove them, or give a larger --max_bad; the first: {first}"
             )

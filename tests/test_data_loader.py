@@ -165,7 +165,8 @@ def test_replacements_differ_between_samples_and_epochs():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_broken_samples_than_allowed_end_the_run(workers):
     loader = make(Numbers(40, broken=[3, 8, 17]), workers=workers, max_bad=0.05)
-    with pytest.raises(UserError, match="--max_bad: 3 of 40 samples are broken, .* 0.05 allowed; the first: sample"):
+    told = "--max_bad: 3 of 40 samples are broken, .* 0.05 allowed; mend .* larger --max_bad; the first: sample"
+    with pytest.raises(UserError, match=told):
         pull(loader)
     with pytest.raises(UserError, match="--max_bad: 1 of 40"):
         pull(make(Numbers(40, broken=[5]), workers=workers, max_bad=0))
