@@ -1,19 +1,25 @@
 """Does pre-training help: what is left out is left out, results are kept, the table is right."""
 
+import dataclasses
 import json
 import math
 
 import pytest
 import torch
 
-from benchmarks.transfer import jobs
+from benchmarks.transfer import run
 from benchmarks.transfer.__main__ import claim
-from benchmarks.transfer.jobs import RANDOM, Job, all_jobs, keep, read_results
+from benchmarks.transfer.encoders import RANDOM, encoder_file
+from benchmarks.transfer.jobs import Job, all_jobs, run_job
+from benchmarks.transfer.kept import keep, read_lines
+from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network
 from benchmarks.transfer.phantoms import draw_phantoms
-from benchmarks.transfer.pretraining import VARIANTS, WHOLE, build_task, pretrain
+from benchmarks.transfer.pretraining import VARIANTS, WHOLE, build_task
 from benchmarks.transfer.report import mean_of, summarize, table
 from benchmarks.transfer.settings import Settings
-from benchmarks.transfer.tuning import augment, batches, steps_of
+from benchmarks.transfer.supervised import SUPERVISED
+from benchmarks.transfer.trials import Trial, all_trials, choose_factors
+from benchmarks.transfer.tuning import FACTORS, augment, batches, fit, steps_of
 from models.pcrlv2_model import PCRLv2
 from utils.errors import UsageError
 from utils.records import RawImages
@@ -33,6 +39,9 @@ def tiny(tmp_path):
         steps=2,
         percents=(50,),
         local_views=1,
+        supervised=4,
+        supervised_steps=2,
+        amp=False,
     )
 
 
@@ -100,45 +109,98 @@ def test_each_part_that_is_left_out_moves_nothing(tiny):
     assert local["total"].item() == pytest.approx(whole["total"].item() - whole["local_similarity"].item(), rel=1e-3)
 
 
-def test_a_tiny_run_of_every_kind_of_arm_is_kept(tiny, monkeypatch):
-    file = pretrain(WHOLE, 0, tiny)
-    monkeypatch.setattr(jobs, "pretrain", lambda variant, replicate, settings: file)
-    wanted = {(j.encoder, j.method, j.task): j for j in all_jobs(tiny) if j.encoder in (RANDOM, WHOLE)}
-    assert len(wanted) == 8
-    for job in wanted.values():
-        keep(tiny.out, job, jobs.run_job(job, tiny))
-    found = read_results(tiny.out)
-    assert set(found) == set(wanted.values())
+def test_a_tiny_run_of_every_kind_of_arm_is_kept(tiny):
+    made = [encoder_file(encoder, 0, tiny) for encoder in (RANDOM, SUPERVISED, WHOLE)]
+    assert made[0] is None and [file.exists() for file in made[1:]] == [True, True]
+    times = [file.stat().st_mtime_ns for file in made[1:]]
+    wanted = [job for job in all_jobs(tiny) if job.encoder in (RANDOM, SUPERVISED, WHOLE)]
+    assert len(wanted) == 12
+    for job in wanted:
+        keep(tiny.out / run.RESULTS, job, run_job(job, 1.0, tiny))
+    assert [file.stat().st_mtime_ns for file in made[1:]] == times
+    found = read_lines(tiny.out / run.RESULTS, Job)
+    assert set(found) == set(wanted)
     assert all(0 <= value <= 1 for numbers in found.values() for value in numbers.values())
     assert {n for numbers in found.values() for n in numbers} == {"nodule AUROC", "lung Dice", "nodule Dice"}
 
 
+def test_the_control_learns_from_labels_of_its_own(tiny):
+    """Its encoder moves as a whole, and its images are none of those that results are of."""
+    before = weights_of(encoder_file(SUPERVISED, 0, dataclasses.replace(tiny, supervised_steps=1)))
+    other = dataclasses.replace(tiny, out=tiny.out / "longer", supervised_steps=3)
+    after = weights_of(encoder_file(SUPERVISED, 0, other))
+    assert all(not torch.equal(after[name], before[name]) for name in before if name.endswith("conv1.weight"))
+    its = draw_phantoms(4, 64, SUPERVISED).images
+    for purpose in (("labelled", 0), ("validation",), ("held out",), ("unlabelled",)):
+        assert not (draw_phantoms(4, 64, *purpose).images == its).flatten(1).all(dim=1).any()
+
+
+def weights_of(file):
+    return torch.load(file)["state_dict"]
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION])
+def test_a_factor_slows_the_encoder_alone(task, tiny):
+    """One step of Adam moves every weight by its rate, whatever the gradient."""
+    train, valid = draw_phantoms(4, 64, "slow"), draw_phantoms(4, 64, "judge")
+    moved = {}
+    for factor in (1.0, 0.1):
+        torch.manual_seed(0)
+        network = Network(task)
+        before = {name: p.detach().clone() for name, p in network.named_parameters()}
+        fit(network, train, valid, steps=1, factor=factor, seed=0, precision=tiny.precision)
+        moved[factor] = {n: (p.detach() - before[n]).abs().max().item() for n, p in network.named_parameters()}
+    for name, distance in moved[1.0].items():
+        # The last bias begins at the regions' shares, not where it was.
+        if name != "head.0.bias" and distance > 1e-4:
+            slower = 0.1 if name.startswith("encoder.") else 1.0
+            assert moved[0.1][name] == pytest.approx(slower * distance, rel=0.02), name
+
+
+def test_each_encoder_chooses_its_own_rate():
+    numbers = {
+        ("random", 1.0): 0.7, ("random", 0.1): 0.6, ("whole method", 1.0): 0.6, ("whole method", 0.1): 0.8
+    }  # fmt: skip
+    trials = {Trial(e, "segmentation", 5, f): {"validation": number} for (e, f), number in numbers.items()}
+    trials[Trial("random", "segmentation", 10, 0.1)] = {"validation": 0.2}
+    assert choose_factors(trials) == {
+        ("random", "segmentation", 5): 1.0, ("random", "segmentation", 10): 0.1,
+        ("whole method", "segmentation", 5): 0.1,
+    }  # fmt: skip
+
+
+class Here:
+    """Jobs in this process."""
+
+    def __init__(self, *_, **__): ...
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_): ...
+
+    def map(self, function, *arguments, chunksize=1):
+        return map(function, *arguments)
+
+
 def test_what_is_there_is_not_done_again(tiny, monkeypatch):
-    class Here:
-        """Jobs in this process."""
-
-        def __init__(self, *_, **__): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-
-        def map(self, function, *arguments, chunksize=1):
-            return map(function, *arguments)
-
     done = []
-    monkeypatch.setattr(jobs, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(jobs, "pretrain", lambda *_: None)
-    monkeypatch.setattr(jobs, "run_job", lambda job, _: done.append(job) or {"lung Dice": 0.5})
-    every = all_jobs(tiny)
-    keep(tiny.out, every[0], {"lung Dice": 0.25})
-    with open(tiny.out / jobs.RESULTS, "a") as file:
-        file.write('{"job": {"enc')  # as a kill leaves it
-    found = jobs.run_all(tiny, 1)
-    assert done == every[1:] and len(every) == 16 and found[every[0]] == {"lung Dice": 0.25}
-    assert read_results(tiny.out) == found
-    jobs.run_all(tiny, 1)
-    assert len(done) == 15
+    monkeypatch.setattr(run, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(run, "encoder_file", lambda *_: None)
+    monkeypatch.setattr(run, "run_trial", lambda trial, _: done.append(trial) or {"validation": trial.factor})
+    monkeypatch.setattr(run, "run_job", lambda job, factor, _: done.append((job, factor)) or {"lung Dice": 0.5})
+    trials, every = all_trials(tiny), all_jobs(tiny)
+    assert len(trials) == 6 * len(FACTORS) and len(every) == 20
+    keep(tiny.out / run.TRIALS, trials[0], {"validation": 0})
+    keep(tiny.out / run.RESULTS, every[0], {"lung Dice": 0.25})
+    with open(tiny.out / run.RESULTS, "a") as file:
+        file.write('{"of": {"enc')  # as a kill leaves it
+    found = run.run_all(tiny, 1)
+    best = {(t.encoder, t.task): max(FACTORS) for t in trials[1:]} | {(trials[0].encoder, trials[0].task): FACTORS[1]}
+    assert done == trials[1:] + [(job, best.get((job.encoder, job.task), 1.0)) for job in every[1:]]
+    assert found[every[0]] == {"lung Dice": 0.25} and len(found) == 20
+    assert read_lines(tiny.out / run.RESULTS, Job) == found
+    run.run_all(tiny, 1)
+    assert len(done) == len(trials) + len(every) - 2
 
 
 def test_other_settings_are_not_mixed_in(tiny):

@@ -4,6 +4,7 @@ python -m benchmarks.transfer [--out DIR] [--workers N] [--device cuda --images 
 """
 
 import os
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,9 +14,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 
-from benchmarks.transfer.jobs import RANDOM, run_all
+import torch
+
+from benchmarks.transfer.encoders import RANDOM
 from benchmarks.transfer.report import summarize, table, write_report
+from benchmarks.transfer.run import run_all
 from benchmarks.transfer.settings import Settings
+from engine.precision import Precision
 from models.export import needed
 from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
@@ -31,7 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Settings, i
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="folder; a run there is gone on with")
     parser.add_argument("--workers", type=number(int, 1, 256), default=2, help="processes side by side")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--amp", action="store_true", help="mixed precision in pre-training")
+    parser.add_argument("--amp", action=BooleanOptionalAction, default=Settings.amp, help="mixed precision")
     parser.add_argument("--lr", type=number(float, 0, 10, open_low=True), default=Settings.lr, help="of pre-training")
     for field in fields(Settings):
         if field.type is int:
@@ -41,6 +46,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Settings, i
     if values["size"] % 32 or values["local_size"] % 32:
         parser.error("--size and --local_size: expected multiples of 32, which the encoder shrinks images by")
     workers = values.pop("workers")
+    # Asked for once, so that it is said once where there is no mixed precision.
+    values["amp"] = Precision.choose(torch.device(values["device"]), amp=values["amp"]).dtype != torch.float32
     return Settings(**values), workers
 
 

@@ -15,7 +15,7 @@ from utils.seeding import seed_of
 # A light decoder: the encoder is what is compared.
 DECODER_CHANNELS = (64, 32, 32, 16, 16)
 FEATURES = 512
-CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+TASKS = CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 CALIBRATION_BATCH = 64
 
 
@@ -34,7 +34,10 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs, B 3 S S, to logits, B 2 S S or B 1."""
-        features = self.encoder(x)
+        return self.read(self.encoder(x))
+
+    def read(self, features: list[Tensor]) -> Tensor:
+        """The encoder's features to logits, B 2 S S or B 1."""
         if self.task == SEGMENTATION:
             return self.head(self.decoder(features))
         return self.head(features[-1].mean(dim=(2, 3)))

@@ -21,7 +21,6 @@ from engine.recorder import Recorder
 from engine.trainer import Trainer
 from losses.pcrlv2 import pcrlv2_loss, spread
 from models.pcrlv2_model import PCRLv2
-from utils.checkpoints import save_checkpoint
 from utils.records import LossTerms, Output, RawImages, Views
 from utils.seeding import seed_of
 from utils.world import World
@@ -112,8 +111,7 @@ def weighted_total(terms: LossTerms, weights: Weights) -> Tensor:
 
 def build_task(model: PCRLv2, variant: str, settings: Settings, seed: int) -> PretrainTask:
     """What the loop trains."""
-    precision = Precision.choose(settings.torch_device, amp=settings.amp)
-    step = WeightedStep(model, precision, torch.channels_last, VARIANTS[variant]).to(settings.torch_device)
+    step = WeightedStep(model, settings.precision, torch.channels_last, VARIANTS[variant]).to(settings.torch_device)
     views = ShrunkViews(settings.size, settings.local_size, settings.local_views)
     return PretrainTask(
         step, views, n_stages=len(model.stages), n_local=settings.local_views, epochs=settings.epochs,
@@ -121,21 +119,18 @@ def build_task(model: PCRLv2, variant: str, settings: Settings, seed: int) -> Pr
     )  # fmt: skip
 
 
-def pretrain(variant: str, replicate: int, settings: Settings) -> Path:
-    """Pre-train once and keep the encoder, unless it is there already.
+def pretrain(variant: str, replicate: int, settings: Settings, folder: Path) -> nn.Module:
+    """Pre-train once, from random weights.
 
     Args:
         variant: of VARIANTS.
         replicate: all variants of one replicate start from the same weights and see the same batches and views.
         settings: of the benchmark.
+        folder: for records and pictures.
 
     Returns:
-        The encoder's file.
+        The encoder.
     """
-    folder = settings.out / "pretraining" / f"{variant.replace(' ', '_')}_{replicate}"
-    file = folder / "encoder.pt"
-    if file.exists():
-        return file
     seed = seed_of(settings.seed, "pretraining", replicate)
     torch.manual_seed(seed)
     model = PCRLv2(encoder_weights=None).to(memory_format=torch.channels_last)
@@ -152,9 +147,8 @@ def pretrain(variant: str, replicate: int, settings: Settings) -> Path:
         Trainer(
             task, optimizer=optimizer,
             loader=Loader(UnlabelledPhantoms(images, "phantoms"), batch_size=settings.batch, workers=0, seed=seed),
-            precision=Precision.choose(settings.torch_device, amp=settings.amp), recorder=recorder,
+            precision=settings.precision, recorder=recorder,
             keeper=StateKeeper(Path(state), fixed={}, save_minutes=1e9, writes=False), world=World(),
             epochs=settings.epochs, seed=seed, after_epoch=[pictures],
         ).fit()  # fmt: skip
-    save_checkpoint(file, {"state_dict": model.model.encoder.state_dict()})
-    return file
+    return model.model.encoder

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from engine.precision import Precision
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -12,7 +14,7 @@ class Settings:
 
     out: Path
     device: str = "cpu"
-    amp: bool = False
+    amp: bool = True
     seed: int = 0
     size: int = 64
     """Side of images, of global views and of what is fine-tuned on, pixels."""
@@ -25,6 +27,9 @@ class Settings:
     lr: float = 0.005
     replicates: int = 1
     """Pre-trainings of each variant."""
+    supervised: int = 1500
+    """Images with labels that the positive control is pre-trained on."""
+    supervised_steps: int = 400
     labels: int = 400
     """Images with labels that 100 % means."""
     valid: int = 100
@@ -40,3 +45,7 @@ class Settings:
     @property
     def torch_device(self) -> torch.device:
         return torch.device(self.device)
+
+    @property
+    def precision(self) -> Precision:
+        return Precision.choose(self.torch_device, amp=self.amp)

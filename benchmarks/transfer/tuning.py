@@ -1,7 +1,8 @@
-"""Fine-tuning of a whole network on a few labels: the same recipe for every encoder."""
+"""Fine-tuning of a whole network on a few labels: the same recipe for every encoder, but for one rate each chooses."""
 
 from collections.abc import Iterator
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +10,32 @@ from torch import Tensor
 
 from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network, inputs_of, region_loss
 from benchmarks.transfer.phantoms import Phantoms
-from benchmarks.transfer.scores import overall, score
+from benchmarks.transfer.scores import best_thresholds, overall, score
 from benchmarks.transfer.settings import Settings
+from engine.precision import Precision, at_least_float32
 from utils.schedules import learning_rate
 from utils.seeding import torch_generator
 
 BATCHES = {CLASSIFICATION: 16, SEGMENTATION: 8}
-# Peak rates of Adam with which a random encoder learnt the task in single runs; none was tried on a pre-trained one.
+# Peak rates of Adam for what is put on the encoder.
 LEARNING_RATES = {CLASSIFICATION: 5e-4, SEGMENTATION: 1e-3}
+# The encoder's rate is so many times that: small where there is something to keep, 1 where there is nothing.
+FACTORS = (1.0, 0.1)
 # Segmentation has an answer for every pixel and needs so many times fewer steps.
 FEWER = {CLASSIFICATION: 1, SEGMENTATION: 4}
 # So often within a fine-tuning the validation part is looked at, and the best weights are kept.
 LOOKS = 3
 SHIFT = 16  # a shift is up to a sixteenth of the side
 PREDICTION_BATCH = 128
+
+
+class Verdict(NamedTuple):
+    """What the validation part says of a network."""
+
+    number: float
+    """Mean of the task's metrics, the higher the better."""
+    thresholds: Tensor | None
+    """Of segmentation, per region, the level of probability of highest Dice."""
 
 
 def steps_of(task: str, count: int, settings: Settings) -> int:
@@ -61,45 +74,64 @@ def augment(batch: Phantoms, generator: torch.Generator) -> Phantoms:
     return Phantoms(move(images), batch.nodule, move(masks))
 
 
-def fit(network: Network, train: Phantoms, valid: Phantoms, *, steps: int, seed: int) -> Network:
-    """Fine-tune, Adam with a cosine; the same batches and rates for every encoder.
+def fit(
+    network: Network, train: Phantoms, valid: Phantoms, *, steps: int, factor: float, seed: int, precision: Precision
+) -> Verdict:
+    """Fine-tune, Adam with a cosine; the same batches for every encoder.
 
     Args:
-        network: changed in place.
+        network: changed in place; has the weights that were best on the validation part in the end.
         train, valid: labelled images.
         steps: at least 1.
+        factor: the encoder's rate to the rate of what is put on it.
         seed: of the order and the augmentation.
+        precision: of the forward pass.
 
     Returns:
-        The network with the weights that were best on the validation part.
+        What the validation part says of those weights.
     """
     if network.task == SEGMENTATION:
         start_at_shares(network, train.masks)
     generator = torch_generator("transfer", "fine-tuning", seed)
-    lr, size = LEARNING_RATES[network.task], BATCHES[network.task]
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    peak, size = LEARNING_RATES[network.task], BATCHES[network.task]
+    put_on = [p for name, p in network.named_parameters() if not name.startswith("encoder.")]
+    groups = [{"params": put_on, "peak": peak}, {"params": network.encoder.parameters(), "peak": factor * peak}]
+    optimizer = torch.optim.Adam(groups, fused=True)
     looks = {round(steps * (i + 1) / LOOKS) for i in range(LOOKS)}
-    best, weights = float("-inf"), {}
+    best, weights = Verdict(float("-inf"), None), {}
     network.train()
     for step, indices in enumerate(batches(len(train.images), size, steps, generator)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, lr)
+            group["lr"] = learning_rate(step, steps, group["peak"])
         batch = augment(train.take(indices.to(train.images.device)), generator)
-        outputs = network(inputs_of(batch.images))
-        loss = (
-            F.binary_cross_entropy_with_logits(outputs, batch.nodule)
-            if network.task == CLASSIFICATION
-            else region_loss(outputs, batch.masks)
-        )
+        with precision.autocast():
+            outputs = network(inputs_of(batch.images))
         optimizer.zero_grad()
-        loss.backward()
+        loss_of(network.task, at_least_float32(outputs), batch).backward()
         optimizer.step()
         if step + 1 in looks:
-            number = overall(score(network.task, predict(network, valid.images), valid))
-            if number > best:
-                best, weights = number, deepcopy(network.state_dict())
+            verdict = judge(network, valid, precision)
+            if verdict.number > best.number:
+                best, weights = verdict, deepcopy(network.state_dict())
     network.load_state_dict(weights)
-    return network
+    return best
+
+
+def loss_of(task: str, outputs: Tensor, truth: Phantoms) -> Tensor:
+    """Of logits, N 1 or N 2 S S."""
+    if task == CLASSIFICATION:
+        return F.binary_cross_entropy_with_logits(outputs, truth.nodule)
+    return region_loss(outputs, truth.masks)
+
+
+def judge(network: Network, valid: Phantoms, precision: Precision) -> Verdict:
+    """A network's number on the validation part, and the thresholds chosen there.
+
+    After a few steps a region's level may be off where its shape is right, so that a fixed threshold misleads.
+    """
+    outputs = predict(network, valid.images, precision)
+    thresholds = best_thresholds(outputs, valid) if network.task == SEGMENTATION else None
+    return Verdict(overall(score(network.task, outputs, valid, thresholds)), thresholds)
 
 
 @torch.no_grad()
@@ -113,9 +145,10 @@ def start_at_shares(network: Network, masks: Tensor) -> None:
 
 
 @torch.no_grad()
-def predict(network: Network, images: Tensor) -> Tensor:
-    """Logits of uint8 N 1 S S, BatchNorm by its running statistics; leaves the network in training mode."""
+def predict(network: Network, images: Tensor, precision: Precision) -> Tensor:
+    """Probabilities of uint8 N 1 S S, BatchNorm by its running statistics; leaves the network in training mode."""
     network.eval()
-    outputs = torch.cat([network(inputs_of(batch)) for batch in images.split(PREDICTION_BATCH)])
+    with precision.autocast():
+        outputs = [network(inputs_of(batch)) for batch in images.split(PREDICTION_BATCH)]
     network.train()
-    return outputs
+    return at_least_float32(torch.cat(outputs)).sigmoid()
