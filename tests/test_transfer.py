@@ -146,9 +146,9 @@ def test_a_factor_slows_the_encoder_alone(task, tiny):
     moved = {}
     for factor in (1.0, 0.1):
         torch.manual_seed(0)
-        network = Network(task)
+        network = Network(task, tiny.precision)
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
-        fit(network, train, valid, steps=1, factor=factor, seed=0, precision=tiny.precision)
+        fit(network, train, valid, steps=1, factor=factor, seed=0)
         moved[factor] = {n: (p.detach() - before[n]).abs().max().item() for n, p in network.named_parameters()}
     for name, distance in moved[1.0].items():
         # The last bias begins at the regions' shares, not where it was.

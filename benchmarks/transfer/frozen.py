@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.transfer.networks import CLASSIFICATION, Network, inputs_of
+from benchmarks.transfer.networks import CLASSIFICATION, Network
 from benchmarks.transfer.phantoms import Phantoms
 from benchmarks.transfer.scores import auroc, best_thresholds, overall, score
 from models.export import needed
@@ -42,14 +42,14 @@ def read_out(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict
 @torch.no_grad()
 def pooled_features(network: Network, images: Tensor) -> Tensor:
     """uint8 N 1 S S to the pooled features of the last stage, N F."""
-    return torch.cat([network.encoder(inputs_of(b))[-1].mean(dim=(2, 3)) for b in images.split(BATCH)])
+    return torch.cat([network.features(batch)[-1].mean(dim=(2, 3)) for batch in images.split(BATCH)])
 
 
 @torch.no_grad()
 def pixel_features(network: Network, images: Tensor) -> Tensor:
     """uint8 N 1 S S to the features of all stages at every fourth pixel, N F S/4 S/4."""
     grid = images.shape[-1] // STRIDE
-    stages = network.encoder(inputs_of(images))[1:]
+    stages = network.features(images)
     shrunk = [F.adaptive_avg_pool2d(x, grid) for x in stages if x.shape[-1] >= grid]
     grown = [F.interpolate(x, size=grid, mode="bilinear") for x in stages if x.shape[-1] < grid]
     return torch.cat([*shrunk, *grown], dim=1)

@@ -50,7 +50,7 @@ def run_job(job: Job, factor: float, settings: Settings) -> dict[str, float]:
         return read_out(frozen.network, labelled(job.seed, job.percent, settings), frozen.valid, frozen.test)
     network, verdict = fine_tuned(job.encoder, job.task, job.percent, job.seed, factor, settings)
     _, test = held_out(settings)
-    return score(job.task, predict(network, test.images, settings.precision), test, verdict.thresholds)
+    return score(job.task, predict(network, test.images), test, verdict.thresholds)
 
 
 def arms(jobs: Sequence[Job]) -> list[tuple[str, str]]:

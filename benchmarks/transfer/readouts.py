@@ -40,7 +40,7 @@ def network_of(encoder: str, task: str, seed: int, settings: Settings) -> Networ
     """A task's network on an encoder, a pre-trained or a random one."""
     file = encoder_file(encoder, seed % settings.replicates, settings)
     unlabelled = drawn(min(CALIBRATION, settings.images), settings.size, "unlabelled").images
-    return build_network(task, file, unlabelled.to(settings.torch_device), seed)
+    return build_network(task, file, unlabelled.to(settings.torch_device), seed, precision=settings.precision)
 
 
 class Frozen(NamedTuple):
@@ -66,4 +66,4 @@ def fine_tuned(
     valid, _ = held_out(settings)
     steps = steps_of(task, len(train.images), settings)
     order = seed_of("transfer", seed, task)
-    return network, fit(network, train, valid, steps=steps, factor=factor, seed=order, precision=settings.precision)
+    return network, fit(network, train, valid, steps=steps, factor=factor, seed=order)

@@ -22,19 +22,19 @@ def train_supervised(replicate: int, settings: Settings) -> nn.Module:
     """An encoder that learnt both tasks at once, Adam with a warm-up and a cosine."""
     seed = seed_of(settings.seed, SUPERVISED, replicate)
     torch.manual_seed(seed)
-    segmenter, classifier = Network(SEGMENTATION), Network(CLASSIFICATION)
+    segmenter, classifier = (Network(task, settings.precision) for task in (SEGMENTATION, CLASSIFICATION))
     classifier.encoder = segmenter.encoder
     both = nn.ModuleList([segmenter, classifier]).to(settings.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     phantoms = draw_phantoms(settings.supervised, settings.size, SUPERVISED).to(settings.torch_device)
     start_at_shares(segmenter, phantoms.masks)
-    generator, precision = torch_generator(seed, "order"), settings.precision
+    generator = torch_generator(seed, "order")
     peak, steps = LEARNING_RATES[SEGMENTATION], settings.supervised_steps
     optimizer = torch.optim.Adam(both.parameters(), lr=peak, fused=True)
     for step, indices in enumerate(batches(settings.supervised, settings.batch, steps, generator)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak) * min(1.0, (step + 1) / WARM_UP)
         batch = augment(phantoms.take(indices.to(settings.torch_device)), generator)
-        with precision.autocast():
+        with settings.precision.autocast():
             features = segmenter.encoder(inputs_of(batch.images))
             outputs = {network.task: at_least_float32(network.read(features)) for network in (segmenter, classifier)}
         optimizer.zero_grad()

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network, inputs_of, region_loss
+from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network, region_loss
 from benchmarks.transfer.phantoms import Phantoms
 from benchmarks.transfer.scores import best_thresholds, overall, score
 from benchmarks.transfer.settings import Settings
-from engine.precision import Precision, at_least_float32
 from utils.schedules import learning_rate
 from utils.seeding import torch_generator
 
@@ -74,9 +73,7 @@ def augment(batch: Phantoms, generator: torch.Generator) -> Phantoms:
     return Phantoms(move(images), batch.nodule, move(masks))
 
 
-def fit(
-    network: Network, train: Phantoms, valid: Phantoms, *, steps: int, factor: float, seed: int, precision: Precision
-) -> Verdict:
+def fit(network: Network, train: Phantoms, valid: Phantoms, *, steps: int, factor: float, seed: int) -> Verdict:
     """Fine-tune, Adam with a cosine; the same batches for every encoder.
 
     Args:
@@ -85,7 +82,6 @@ def fit(
         steps: at least 1.
         factor: the encoder's rate to the rate of what is put on it.
         seed: of the order and the augmentation.
-        precision: of the forward pass.
 
     Returns:
         What the validation part says of those weights.
@@ -104,13 +100,11 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, group["peak"])
         batch = augment(train.take(indices.to(train.images.device)), generator)
-        with precision.autocast():
-            outputs = network(inputs_of(batch.images))
         optimizer.zero_grad()
-        loss_of(network.task, at_least_float32(outputs), batch).backward()
+        loss_of(network.task, network(batch.images), batch).backward()
         optimizer.step()
         if step + 1 in looks:
-            verdict = judge(network, valid, precision)
+            verdict = judge(network, valid)
             if verdict.number > best.number:
                 best, weights = verdict, deepcopy(network.state_dict())
     network.load_state_dict(weights)
@@ -124,12 +118,12 @@ def loss_of(task: str, outputs: Tensor, truth: Phantoms) -> Tensor:
     return region_loss(outputs, truth.masks)
 
 
-def judge(network: Network, valid: Phantoms, precision: Precision) -> Verdict:
+def judge(network: Network, valid: Phantoms) -> Verdict:
     """A network's number on the validation part, and the thresholds chosen there.
 
     After a few steps a region's level may be off where its shape is right, so that a fixed threshold misleads.
     """
-    outputs = predict(network, valid.images, precision)
+    outputs = predict(network, valid.images)
     thresholds = best_thresholds(outputs, valid) if network.task == SEGMENTATION else None
     return Verdict(overall(score(network.task, outputs, valid, thresholds)), thresholds)
 
@@ -145,10 +139,9 @@ def start_at_shares(network: Network, masks: Tensor) -> None:
 
 
 @torch.no_grad()
-def predict(network: Network, images: Tensor, precision: Precision) -> Tensor:
+def predict(network: Network, images: Tensor) -> Tensor:
     """Probabilities of uint8 N 1 S S, BatchNorm by its running statistics; leaves the network in training mode."""
     network.eval()
-    with precision.autocast():
-        outputs = [network(inputs_of(batch)) for batch in images.split(PREDICTION_BATCH)]
+    outputs = torch.cat([network(batch) for batch in images.split(PREDICTION_BATCH)])
     network.train()
-    return at_least_float32(torch.cat(outputs)).sigmoid()
+    return outputs.sigmoid()
