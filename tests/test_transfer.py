@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.transfer import run
-from benchmarks.transfer.__main__ import claim
+from benchmarks.transfer.__main__ import claim, parse_arguments
 from benchmarks.transfer.encoders import RANDOM, encoder_file
 from benchmarks.transfer.jobs import Job, all_jobs, run_job
 from benchmarks.transfer.kept import keep, read_lines
@@ -20,6 +20,7 @@ from benchmarks.transfer.settings import Settings
 from benchmarks.transfer.supervised import SUPERVISED
 from benchmarks.transfer.trials import Trial, all_trials, choose_factors
 from benchmarks.transfer.tuning import FACTORS, augment, batches, fit, steps_of
+from engine import precision
 from models.pcrlv2_model import PCRLv2
 from utils.errors import UsageError
 from utils.records import RawImages
@@ -67,7 +68,7 @@ def test_masks_move_with_their_images():
 def test_few_labels_are_not_seen_too_often():
     settings = Settings(None, steps=240, passes=40)
     assert [steps_of("classification", count, settings) for count in (4, 20, 40, 400)] == [40, 50, 100, 240]
-    assert [steps_of("segmentation", count, settings) for count in (4, 20, 40, 400)] == [40, 60, 60, 60]
+    assert [steps_of("segmentation", count, settings) for count in (4, 20, 40, 400)] == [40, 80, 80, 80]
     seen = torch.cat(list(batches(20, 16, 50, torch.Generator().manual_seed(0))))
     assert seen.bincount().tolist() == [40] * 20
 
@@ -201,6 +202,17 @@ def test_what_is_there_is_not_done_again(tiny, monkeypatch):
     assert read_lines(tiny.out / run.RESULTS, Job) == found
     run.run_all(tiny, 1)
     assert len(done) == len(trials) + len(every) - 2
+
+
+def test_a_cpu_without_bf16_is_told_of_once(monkeypatch, capsys):
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    settings, _ = parse_arguments([])
+    assert "computing in float32" in capsys.readouterr().err
+    assert not settings.amp and settings.precision.dtype == torch.float32
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    assert parse_arguments([])[0].precision.dtype == torch.bfloat16
+    assert not parse_arguments(["--no-amp"])[0].amp
 
 
 def test_other_settings_are_not_mixed_in(tiny):

@@ -1,5 +1,7 @@
 """Does pre-training help? On phantoms with a known answer, against a random encoder, and with parts left out.
 
+An encoder pre-trained with the labels of other phantoms shows what there is to be won at all.
+
 python -m benchmarks.transfer [--out DIR] [--workers N] [--device cuda --images N --epochs N --size N ...]
 """
 

@@ -22,7 +22,7 @@ class Settings:
     local_views: int = 2
     images: int = 480
     """Unlabelled, to pre-train on."""
-    epochs: int = 4
+    epochs: int = 7
     batch: int = 16
     lr: float = 0.005
     replicates: int = 1
@@ -35,8 +35,8 @@ class Settings:
     valid: int = 100
     test: int = 400
     seeds: int = 5
-    steps: int = 240
-    """Of fine-tuning for classification, at most; a quarter of them for segmentation."""
+    steps: int = 160
+    """Of fine-tuning for classification, at most; a third of them for segmentation."""
     passes: int = 40
     """Over the labelled images in fine-tuning, at most."""
     percents: tuple[float, ...] = (1, 5, 10, 100)

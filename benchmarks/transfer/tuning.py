@@ -21,7 +21,7 @@ LEARNING_RATES = {CLASSIFICATION: 5e-4, SEGMENTATION: 1e-3}
 # The encoder's rate is so many times that: small where there is something to keep, 1 where there is nothing.
 FACTORS = (1.0, 0.1)
 # Segmentation has an answer for every pixel and needs so many times fewer steps.
-FEWER = {CLASSIFICATION: 1, SEGMENTATION: 4}
+FEWER = {CLASSIFICATION: 1, SEGMENTATION: 3}
 # So often within a fine-tuning the validation part is looked at, and the best weights are kept.
 LOOKS = 3
 SHIFT = 16  # a shift is up to a sixteenth of the side
