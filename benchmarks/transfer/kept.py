@@ -39,6 +39,7 @@ def keep(file: Path, key: Key, numbers: Numbers) -> None:
 def keep_each(file: Path, keys: Sequence[K], numbers: Iterable[Numbers]) -> dict[K, Numbers]:
     """Append a line for each key as soon as its numbers are there."""
     found = {}
-    for key, found[key] in zip(keys, numbers, strict=True):
-        keep(file, key, found[key])
+    for key, its in zip(keys, numbers, strict=True):
+        keep(file, key, its)
+        found[key] = its
     return found
