@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.transfer import run
+from benchmarks.transfer import run, tuning
 from benchmarks.transfer.__main__ import claim, parse_arguments
 from benchmarks.transfer.encoders import RANDOM, encoder_file
 from benchmarks.transfer.jobs import Job, all_jobs, run_job
@@ -156,6 +156,15 @@ def test_a_factor_slows_the_encoder_alone(task, tiny):
         if name != "head.0.bias" and distance > 1e-4:
             slower = 0.1 if name.startswith("encoder.") else 1.0
             assert moved[0.1][name] == pytest.approx(slower * distance, rel=0.02), name
+
+
+def test_weights_are_judged_by_shapes_whatever_their_level(tiny, monkeypatch):
+    """A network that marks every region exactly, but never above one half, as after a few steps."""
+    phantoms = draw_phantoms(6, 64, "judge")
+    monkeypatch.setattr(tuning, "predict", lambda network, images: 0.1 + 0.1 * phantoms.masks)
+    verdict = tuning.judge(Network(SEGMENTATION, tiny.precision), phantoms)
+    assert verdict.number == pytest.approx(1)
+    assert all(0.1 <= level < 0.2 for level in verdict.thresholds.tolist())
 
 
 def test_each_encoder_chooses_its_own_rate():

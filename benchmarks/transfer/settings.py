@@ -22,7 +22,7 @@ class Settings:
     local_views: int = 2
     images: int = 480
     """Unlabelled, to pre-train on."""
-    epochs: int = 7
+    epochs: int = 6
     batch: int = 16
     lr: float = 0.005
     replicates: int = 1
