@@ -14,9 +14,9 @@ from benchmarks.transfer.jobs import Job, all_jobs, run_job
 from benchmarks.transfer.kept import keep, read_lines
 from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION, Network
 from benchmarks.transfer.phantoms import draw_phantoms
-from benchmarks.transfer.pretraining import VARIANTS, WHOLE, build_task
+from benchmarks.transfer.pretraining import VARIANTS, WHOLE, build_optimizer, build_task
 from benchmarks.transfer.report import mean_of, summarize, table
-from benchmarks.transfer.settings import Settings
+from benchmarks.transfer.settings import OPTIMIZERS, Settings
 from benchmarks.transfer.supervised import SUPERVISED
 from benchmarks.transfer.trials import Trial, all_trials, choose_factors
 from benchmarks.transfer.tuning import FACTORS, augment, batches, fit, steps_of
@@ -91,6 +91,12 @@ def gradients(variant, settings):
         return any(p.grad is not None and p.grad.abs().sum() > 0 for m in modules for p in m.parameters())
 
     return {name for name, part in moved.items() if any_gradient(part)}, output.numbers
+
+
+def test_both_optimizers_are_what_they_are_called(tiny):
+    model = torch.nn.Linear(1, 1)
+    kinds = {name: type(build_optimizer(model, dataclasses.replace(tiny, optimizer=name))) for name in OPTIMIZERS}
+    assert kinds == {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 def test_each_part_that_is_left_out_moves_nothing(tiny):

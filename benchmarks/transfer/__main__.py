@@ -21,7 +21,7 @@ import torch
 from benchmarks.transfer.encoders import RANDOM
 from benchmarks.transfer.report import summarize, table, write_report
 from benchmarks.transfer.run import run_all
-from benchmarks.transfer.settings import Settings
+from benchmarks.transfer.settings import OPTIMIZERS, Settings
 from engine.precision import Precision
 from models.export import needed
 from utils.arguments import OneLineParser, number
@@ -39,6 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[Settings, i
     parser.add_argument("--workers", type=number(int, 1, 256), default=2, help="processes side by side")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--amp", action=BooleanOptionalAction, default=Settings.amp, help="mixed precision")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=Settings.optimizer, help="of pre-training")
     parser.add_argument("--lr", type=number(float, 0, 10, open_low=True), default=Settings.lr, help="of pre-training")
     for field in fields(Settings):
         if field.type is int:

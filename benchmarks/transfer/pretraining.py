@@ -119,6 +119,13 @@ def build_task(model: PCRLv2, variant: str, settings: Settings, seed: int) -> Pr
     )  # fmt: skip
 
 
+def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """Of OPTIMIZERS, with the published momentum and weight decay."""
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4, fused=True)
+    return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=1e-4, fused=True)
+
+
 def pretrain(variant: str, replicate: int, settings: Settings, folder: Path) -> nn.Module:
     """Pre-train once, from random weights.
 
@@ -136,7 +143,7 @@ def pretrain(variant: str, replicate: int, settings: Settings, folder: Path) -> 
     model = PCRLv2(encoder_weights=None).to(memory_format=torch.channels_last)
     images = draw_phantoms(settings.images, settings.size, "unlabelled").images
     task = build_task(model, variant, settings, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4, fused=True)
+    optimizer = build_optimizer(model, settings)
     # A pre-training that was cut short starts anew, and so do its records.
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     recorder = Recorder(folder, about={"variant": variant, "replicate": replicate}, active=True)
