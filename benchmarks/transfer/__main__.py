@@ -28,7 +28,7 @@ from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
 from utils.errors import UsageError, run_command
 
-LEAST = {"size": 64, "local_size": 32, "batch": 2, "local_views": 1, "epochs": 0, "seed": 0, "valid": 4, "test": 4}
+LEAST = {"size": 64, "local_size": 32, "batch": 2, "epochs": 0, "seed": 0, "valid": 4, "test": 4, "supervised": 2}
 SETTINGS = "settings.json"
 
 
