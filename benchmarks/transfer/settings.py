@@ -7,9 +7,9 @@ import torch
 
 from engine.precision import Precision
 
-# SGD is the published one, for 294,240 steps from ImageNet's weights. From random weights, in one run at 0.01, its first
-# 50 steps made the first convolution 1.7 times as large and a blur, and the next 350 hardly moved it; Adam left it its
-# shape. After 400 steps both transferred alike, within the noise of 4 seeds.
+# SGD is the published one, for 294,240 steps from ImageNet's weights. From random weights, in one run at 0.01, its
+# first 50 steps made the first convolution 1.7 times as large and a blur, and the next 350 hardly moved it; Adam left
+# it its shape. After 400 steps both transferred alike, within the noise of 4 seeds.
 OPTIMIZERS = ("adamw", "sgd")
 
 
