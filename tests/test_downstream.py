@@ -19,7 +19,6 @@ from data.labels import (
     read_listed_labels,
     split_by_patient,
 )
-from data.phantom import make_xrays
 from engine.metrics import auroc, weighted_auroc
 from losses.downstream import known_cross_entropy
 from models.downstream import build_classifier
@@ -30,13 +29,6 @@ from utils.records import LabelledImages
 from utils.seeding import torch_generator
 
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module")
-def nih(tmp_path_factory):
-    root = tmp_path_factory.mktemp("made") / "nih"
-    make_xrays(root, 30, 3, size=72)
-    return root
 
 
 @pytest.fixture(scope="module")

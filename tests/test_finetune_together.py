@@ -7,20 +7,12 @@ import shutil
 import pytest
 import torch
 
-from data.phantom import make_xrays
 from data.segmentation import open_segmentation
 from models.downstream import build_classifier
 from models.segmentation import build_segmenter
 from tests.masked_images import make_masked_images
 from tests.processes import run_together
 from tests.programs import run
-
-
-@pytest.fixture(scope="module")
-def nih(tmp_path_factory):
-    root = tmp_path_factory.mktemp("made") / "nih"
-    make_xrays(root, 30, 3, size=72)
-    return root
 
 
 @pytest.fixture(scope="module")
