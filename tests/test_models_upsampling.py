@@ -14,7 +14,7 @@ from models.upsampling import conv_after_nearest, conv_after_transposed
 @pytest.fixture(params=["folded", "in turn"])
 def folded(request, monkeypatch):
     """Both branches, whatever the size."""
-    for name in ("FEATURES_PER_CHANNEL", "FEATURES"):
+    for name in ("POSITIONS_PER_CHANNEL", "POSITIONS"):
         monkeypatch.setattr(upsampling, name, 0 if request.param == "folded" else 10**9)
     return request.param == "folded"
 
