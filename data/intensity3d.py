@@ -24,7 +24,7 @@ def draw_gamma(n: int, generator: torch.Generator) -> Tensor:
 
 def apply_gamma(volumes: Tensor, gamma: Tensor) -> Tensor:
     """N X Y Z, each raised to its γ (N) with the sign kept."""
-    # A third quicker than a power on CPUs. The logarithm of 0 is −∞, and back again.
+    # In a third of the time that a power takes on CPUs. The logarithm of 0 is −∞, and back again.
     return volumes.abs().log_().mul_(gamma.view(-1, 1, 1, 1)).exp_().copysign_(volumes)
 
 

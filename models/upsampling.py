@@ -60,8 +60,9 @@ def common_kernel(up: Tensor, conv: Tensor) -> Tensor:
 
 def common_kernel_of_nearest(conv: Tensor) -> Tensor:
     """F C 3 3 to C F 4 4: each place sums the taps that fall on the same pixel before the upsampling."""
-    along = conv.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    return (conv.flatten(2) @ torch.kron(along, along).T).unflatten(2, (4, 4)).transpose(0, 1)
+    taps = F.pad(conv.flip(2, 3), (1, 1, 1, 1))
+    rows = taps[:, :, 1:] + taps[:, :, :-1]
+    return (rows[..., 1:] + rows[..., :-1]).transpose(0, 1)
 
 
 def _bias_after_padding(up_bias: Tensor, conv: nn.Conv3d, size: Sequence[int]) -> Tensor:
