@@ -1,5 +1,7 @@
 """Work on a few samples at a time, so that what lies between two operations stays in a core's cache."""
 
+import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,15 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# About one 3D crop or two 2D views of the published sizes: 512 KiB of float32, half of a core's usual second-level
-# cache.
+# About one 3D crop of the published size: 512 KiB of float32, half of a core's usual second-level cache.
 CACHED_NUMBERS = 2**17
 
+_spare: dict[int, list[np.ndarray]] = {}
 
-def chunks(samples: Tensor) -> list[slice]:
-    """Which samples of N *S are worked on together: on a GPU all, on a CPU as many as its cache holds."""
+
+def chunks(samples: Tensor, caches: int = 1) -> list[slice]:
+    """Which samples of N *S are worked on together: on a GPU all, on a CPU as many as its cache holds.
+
+    Args:
+        samples: of any dimension.
+        caches: more than 1 where an operation is so short that its start counts for more than what the cache gains.
+    """
     n = len(samples)
-    together = n if samples.device.type != "cpu" or not n else max(1, CACHED_NUMBERS // samples[0].numel())
+    together = n if samples.device.type != "cpu" or not n else max(1, caches * CACHED_NUMBERS // samples[0].numel())
     return [slice(start, start + together) for start in range(0, n, max(1, together))]
 
 
@@ -31,9 +39,17 @@ def part(params: Any, which: slice) -> Any:
 def room_for(shape: Sequence[int], device: torch.device) -> Tensor:
     """A float32 tensor to be filled, for the results of all chunks.
 
-    On a CPU it is NumPy's, which asks the kernel for huge pages: the 77 MB of 64 global views are then handed over in
-    some 40 faults instead of 19,000, which can take longer than filling them.
+    On a CPU its memory comes from earlier results of that size which nobody holds any more: the kernel clears fresh
+    memory before it hands it over, which takes several times as long as filling it.
     """
-    if device.type == "cpu":
-        return torch.from_numpy(np.empty(shape, np.float32))
-    return torch.empty(shape, device=device)
+    if device.type != "cpu":
+        return torch.empty(shape, device=device)
+    spare = _spare.setdefault(math.prod(shape), [])
+    try:
+        memory = spare.pop()
+    except IndexError:
+        memory = np.empty(math.prod(shape), np.float32)
+    # The tensor, and all that is made of it by indexing, holds on to this view, and nothing else does.
+    lent = memory[:]
+    weakref.finalize(lent, spare.append, memory).atexit = False
+    return torch.from_numpy(lent).view(*shape)

@@ -20,7 +20,7 @@ def apply_cutout(images: Tensor, centres: Tensor) -> Tensor:
     if images.device.type != "cpu":
         return images.mul_(cutout_mask(centres, images.shape[-1]).unsqueeze(1))
     half = SIDE // 2
-    for image, squares in zip(images, centres.tolist(), strict=True):
+    for image, squares in zip(images.numpy(), centres.tolist(), strict=True):
         for row, column in squares:
             image[:, max(0, row - half) : row + half, max(0, column - half) : column + half] = 0
     return images

@@ -112,7 +112,7 @@ def _resize(fours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """H W 4 to h w 4."""
     channels_last = torch.from_numpy(np.ascontiguousarray(fours)).unsqueeze(0).permute(0, 3, 1, 2)
     resized = F.interpolate(channels_last, size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized[0].numpy().transpose(1, 2, 0))
+    return resized.numpy()[0].transpose(1, 2, 0)
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:

@@ -51,7 +51,7 @@ def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
     changed = room_for((len(views), 3, *views.shape[1:]), views.device)
-    for which in chunks(views):
+    for which in chunks(views, caches=2):
         some = part(params, which)
         normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
         if some.cutout is not None:
@@ -63,10 +63,11 @@ def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     if out is None:
         out = room_for((len(views), 3, *views.shape[1:]), views.device)
-    grey = views.float()
-    for channel, mean, std in zip(out.unbind(1), MEAN, STD, strict=True):
-        # A number that stays on the CPU holds up no GPU.
-        torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
+    for which in chunks(views, caches=2):
+        grey = views[which].float()
+        for channel, mean, std in zip(out[which].unbind(1), MEAN, STD, strict=True):
+            # A number that stays on the CPU holds up no GPU.
+            torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
     return out
 
 

@@ -31,7 +31,7 @@ def pictures(n=3, height=70, width=90, seed=1, smooth=1.5):
 
 
 def pil(image):
-    return Image.fromarray(image.squeeze().numpy())
+    return Image.fromarray(image.reshape(image.shape[-2:]).numpy())
 
 
 def numbers(image):
@@ -109,6 +109,16 @@ def test_blur_is_pils(sigma):
     assert difference.max() <= 4 and difference.mean() < 0.8
     for ours in (on_cpu, by_matrices):
         assert torch.equal(ours[1], images[1].float())
+
+
+def test_blur_on_a_cpu_is_pils_to_the_number_at_any_sigma():
+    """σ of 1 and √2 too, where sums end on a half and where the box grows; and images smaller than the box."""
+    rng = np.random.default_rng(2)
+    sigmas = torch.tensor([1.0, 2**0.5, 0.1, 2.0, *rng.uniform(0.1, 2, 60)])
+    for height, width in ((31, 44), (1, 3), (5, 1), (2, 2)):
+        images = torch.from_numpy(rng.integers(0, 256, (len(sigmas), height, width), dtype=np.uint8))
+        for image, ours, sigma in zip(images, apply_blur(images, sigmas), sigmas.tolist(), strict=True):
+            assert torch.equal(ours, numbers(pil(image).filter(ImageFilter.GaussianBlur(sigma))).float()), sigma
 
 
 def test_blur_by_matrices_takes_the_same_from_the_spectrum_as_pils():
@@ -218,6 +228,20 @@ def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
     monkeypatch.setattr(chunks, "CACHED_NUMBERS", 1)
     for a, b in zip(together, small_views(18, pictures()), strict=True):
         assert torch.equal(a, b)
+
+
+def test_memory_of_results_is_used_again_only_when_nobody_holds_it():
+    shape, cpu = (3, 5, 7), torch.device("cpu")
+    first = chunks.room_for(shape, cpu)
+    assert first.shape == shape and first.dtype == torch.float32 and first.is_contiguous()
+    where, part = first.data_ptr(), first.fill_(1)[1:, 2].numpy()
+    del first
+    second = chunks.room_for(shape, cpu).fill_(2)
+    assert second.data_ptr() != where and (part == 1).all()
+    del part
+    again, other = chunks.room_for(shape, cpu), chunks.room_for((2, 5, 7), cpu)
+    assert again.data_ptr() == where and other.data_ptr() not in (where, second.data_ptr())
+    assert (second == 2).all()
 
 
 def test_images_of_other_sizes_are_cut_within_their_own():
