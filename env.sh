@@ -22,7 +22,9 @@ except ImportError:
 
 def satisfied(path):
     for line in path.read_text().splitlines():
-        line = line.partition("#")[0].strip()
+        line, _, comment = (part.strip() for part in line.partition("#"))
+        if comment == "optional":
+            continue
         if line.startswith("-r"):
             if not satisfied(path.parent / line[2:].strip()):
                 return False

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from data.png import inflated
 from utils.errors import UserError
 
 # Chest X-rays have some 10 million pixels at most; a file that claims far more would fill the memory.
@@ -29,7 +30,7 @@ def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
+            with Image.open(inflated(path), formats=("PNG", "JPEG")) as image:
                 return _grey(image, path, longest)
     except FileNotFoundError:
         raise UserError(f"expected an image, there is no file {path}") from None
