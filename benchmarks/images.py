@@ -13,7 +13,7 @@ from data.image_cache import CachedImages
 
 SIDE, QUICK_SIDE = 1024, 96  # pixels
 CACHE_SIDE, QUICK_CACHE_SIDE = 512, 64
-BATCH, QUICK_BATCH = 16, 2
+BATCH, QUICK_BATCH = 64, 2  # as published
 
 
 def decode(paths: Sequence[Path]) -> None:

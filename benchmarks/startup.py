@@ -23,9 +23,9 @@ NAMES, QUICK_NAMES = 10_000_000, 1000
 LABELS = " 0" * 14
 AT_ONCE = 100_000
 # Of the loader that is watched: its names, batches of so many, and epochs.
-WATCHED, QUICK_WATCHED, BATCH, EPOCHS = 200_000, 200, 1000, 4
-# What an allocator keeps for the next time has reached its size after so many.
-SETTLED = 2
+WATCHED, QUICK_WATCHED, BATCH, EPOCHS = 200_000, 200, 1000, 8
+# What allocators keep for the next time, an arena of 1 MB or more at once, has reached its size after so many.
+SETTLED = 6
 SIDE = 32
 
 
