@@ -35,7 +35,7 @@ def run_jobs(
     todo, deaths = list(items)[::-1], dict.fromkeys(items, 0)
     while todo:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
             running: dict[Future[Result | UserError], Item] = {}
             broken = False
             while running or (todo and not broken):
@@ -57,7 +57,7 @@ def run_jobs(
                         yield item, UserError(f"{DEATHS} workers died over it; is there memory enough?")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker when the process that started it is killed: it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None

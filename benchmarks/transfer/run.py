@@ -10,16 +10,21 @@ from benchmarks.transfer.jobs import Job, all_jobs, run_job
 from benchmarks.transfer.kept import Numbers, keep_each, read_lines
 from benchmarks.transfer.settings import Settings
 from benchmarks.transfer.trials import Trial, all_trials, choose_factors, run_trial
+from data.jobs import end_with_parent
 
 RESULTS, TRIALS = "results.jsonl", "trials.jsonl"
+
+
+def _start() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def run_all(settings: Settings, workers: int) -> dict[Job, Numbers]:
     """Pre-train, choose rates, then do the jobs that are left, some side by side."""
     settings.out.mkdir(parents=True, exist_ok=True)
     # Its own processes, each with one thread: started, not forked, since torch has threads already.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads,
-                             initargs=(1,)) as pool:  # fmt: skip
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start) as pool:
         pairs = [(encoder, r) for encoder in ENCODERS if encoder != RANDOM for r in range(settings.replicates)]
         list(pool.map(encoder_file, *zip(*pairs, strict=True), [settings] * len(pairs)))
 
