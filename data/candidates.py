@@ -18,6 +18,7 @@ from data.intensity3d import z_normalize
 from data.labels import split_by_patient
 from data.lists import cut_list, keep_list, list_path, read_names, seeded_order
 from data.luna import SUBSETS
+from data.memory import stack
 from data.names import NameList
 from data.tables import read_table
 from data.views3d import apply_spatial, draw_spatial
@@ -188,7 +189,7 @@ class CandidateCubes:
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledCubes:
         """Cubes and labels stacked."""
-        return LabelledCubes(*(torch.stack(field) for field in zip(*samples, strict=True)))
+        return LabelledCubes(*(stack(field) for field in zip(*samples, strict=True)))
 
 
 class BalancedCubes(CandidateCubes):

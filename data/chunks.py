@@ -1,18 +1,11 @@
 """Work on a few samples at a time, so that what lies between two operations stays in a core's cache."""
 
-import math
-import weakref
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 # About one 3D crop of the published size: 512 KiB of float32, half of a core's usual second-level cache.
 CACHED_NUMBERS = 2**17
-
-_spare: dict[int, list[np.ndarray]] = {}
 
 
 def chunks(samples: Tensor, caches: int = 1) -> list[slice]:
@@ -34,22 +27,3 @@ def part(params: Any, which: slice) -> Any:
     if isinstance(params, Tensor):
         return params[which]
     return type(params)(*(part(field, which) for field in params))
-
-
-def room_for(shape: Sequence[int], device: torch.device) -> Tensor:
-    """A float32 tensor to be filled, for the results of all chunks.
-
-    On a CPU its memory comes from earlier results of that size which nobody holds any more: the kernel clears fresh
-    memory before it hands it over, which takes several times as long as filling it.
-    """
-    if device.type != "cpu":
-        return torch.empty(shape, device=device)
-    spare = _spare.setdefault(math.prod(shape), [])
-    try:
-        memory = spare.pop()
-    except IndexError:
-        memory = np.empty(math.prod(shape), np.float32)
-    # The tensor, and all that is made of it by indexing, holds on to this view, and nothing else does.
-    lent = memory[:]
-    weakref.finalize(lent, spare.append, memory).atexit = False
-    return torch.from_numpy(lent).view(*shape)

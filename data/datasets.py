@@ -12,6 +12,7 @@ from data.chest import below_top, index_chest, index_chexpert, make_chest_lists,
 from data.images import read_grey
 from data.lists import cut_list, fingerprint, list_path, read_names
 from data.luna import CropFile, find_crops, make_luna_lists, read_crop
+from data.memory import stack
 from data.names import NameList
 from utils.errors import UserError
 from utils.records import RawCrops, RawImages
@@ -60,7 +61,7 @@ class ImageFiles:
         images = [image for (image,) in samples]
         sizes = torch.tensor([image.shape[1:] for image in images])
         if (sizes == sizes[0]).all():
-            return RawImages(torch.stack(images), sizes)
+            return RawImages(stack(images), sizes)
         pixels = torch.zeros(len(images), 1, *sizes.amax(dim=0).tolist(), dtype=torch.uint8)
         for i, image in enumerate(images):
             pixels[i, :, : image.shape[1], : image.shape[2]] = image
@@ -105,7 +106,7 @@ class CropFiles:
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawCrops:
         """Crops stacked."""
-        return RawCrops(*(torch.stack(field) for field in zip(*samples, strict=True)))
+        return RawCrops(*(stack(field) for field in zip(*samples, strict=True)))
 
 
 def open_dataset(

@@ -25,6 +25,7 @@ from data.labels import (
 )
 from data.lists import cut_list, list_path, read_names
 from data.loader import start_worker
+from data.memory import stack
 from data.names import NameList
 from data.resized_crop import Cropper
 from data.views2d import apply_spatial, draw_spatial, normalize
@@ -67,7 +68,7 @@ class LabelledFiles:
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledImages:
         """Images side by side, and their labels stacked."""
         pixels, sizes = self.images.collate([(pixels,) for pixels, _ in samples])
-        return LabelledImages(pixels, sizes, torch.stack([labels for _, labels in samples]))
+        return LabelledImages(pixels, sizes, stack([labels for _, labels in samples]))
 
 
 def central_square(pixels: Tensor, side: int) -> Tensor:

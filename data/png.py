@@ -5,8 +5,9 @@ its pixels stored instead of deflated; filters, palettes, depths and what to say
 """
 
 import io
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ try:
 except ImportError:  # Pillow alone reads every file as well.
     isal_zlib = None
 
+Piece = bytes | memoryview
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Samples of a pixel by colour type: grey, RGB, palette, grey and alpha, RGBA.
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -39,9 +41,9 @@ def inflated(path: str | Path) -> str | Path | io.BytesIO:
         return path
     try:
         with open(path, "rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
+            if file.read(len(SIGNATURE)) != SIGNATURE or os.fstat(file.fileno()).st_size > LARGEST_FILE:
                 raise _LeftToPillow
-            return io.BytesIO(_inflated(file.read(LARGEST_FILE + 1)))
+            return io.BytesIO(_inflated(file.read()))
     except _LeftToPillow:
         return path
 
@@ -49,22 +51,30 @@ def inflated(path: str | Path) -> str | Path | io.BytesIO:
 def _inflated(content: bytes) -> bytes:
     """A PNG without its signature, to one with it and stored pixels."""
     chunks = list(_chunks(content))
-    deflated = [body for kind, body in chunks if kind == b"IDAT"]
-    if not deflated:
+    first = next((i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT"), None)
+    if first is None:
         raise _LeftToPillow
-    expected = _pixel_bytes(chunks[0])
-    inflater = isal_zlib.decompressobj()
+    pixels = _inflate([body for kind, body in chunks if kind == b"IDAT"], _pixel_bytes(chunks[0]))
+    rest: list[tuple[bytes, Sequence[Piece]]] = [(kind, [body]) for kind, body in chunks if kind != b"IDAT"]
+    rest.insert(first, (b"IDAT", list(_stored(pixels))))
+    return b"".join([SIGNATURE, *(part for kind, body in rest for part in _chunk(kind, body))])
+
+
+def _inflate(deflated: list[memoryview], expected: int) -> list[bytes]:
+    """Pixels in pieces, as they come; never more than expected."""
+    inflater, pixels, left = isal_zlib.decompressobj(), [], expected
     try:
-        # With room for just what is expected, the stream's end would not be seen.
-        pixels = inflater.decompress(b"".join(deflated), expected + 1)
-    except isal_zlib.error:
+        for body in deflated:
+            # With room for just what is left, the end of the stream would not be seen.
+            pixels.append(inflater.decompress(body, left + 1))
+            left -= len(pixels[-1])
+            if left < 0:
+                break
+    except (isal_zlib.error, EOFError):
         raise _LeftToPillow from None
-    if len(pixels) != expected or not inflater.eof:
+    if left or not inflater.eof:
         raise _LeftToPillow
-    stored = [(b"IDAT", *_stored(pixels))]
-    first = [kind for kind, _ in chunks].index(b"IDAT")
-    rest = [chunk for chunk in chunks if chunk[0] != b"IDAT"]
-    return b"".join([SIGNATURE, *(part for chunk in rest[:first] + stored + rest[first:] for part in _chunk(*chunk))])
+    return pixels
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -94,18 +104,21 @@ def _pixel_bytes(header: tuple[bytes, memoryview]) -> int:
     return size
 
 
-def _stored(pixels: bytes) -> Iterator[bytes | memoryview]:
+def _stored(pixels: list[bytes]) -> Iterator[Piece]:
     """A zlib stream of stored blocks."""
-    view = memoryview(pixels)
     yield b"\x78\x01"
-    for start in range(0, len(pixels), LARGEST_BLOCK):
-        block = view[start : start + LARGEST_BLOCK]
-        yield struct.pack("<BHH", start + LARGEST_BLOCK >= len(pixels), len(block), len(block) ^ 0xFFFF)
-        yield block
-    yield struct.pack(">I", isal_zlib.adler32(pixels))
+    checksum = 1
+    for piece in pixels:
+        checksum, view = isal_zlib.adler32(piece, checksum), memoryview(piece)
+        for start in range(0, len(piece), LARGEST_BLOCK):
+            block = view[start : start + LARGEST_BLOCK]
+            yield struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF)
+            yield block
+    yield b"\x01\0\0\xff\xff"  # the last block, empty
+    yield struct.pack(">I", checksum)
 
 
-def _chunk(kind: bytes, *body: bytes | memoryview) -> Iterator[bytes | memoryview]:
+def _chunk(kind: bytes, body: Sequence[Piece]) -> Iterator[Piece]:
     """A chunk with its length and its checksum."""
     checksum = isal_zlib.crc32(kind)
     for part in body:

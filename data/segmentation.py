@@ -30,6 +30,7 @@ from data.cases import (
 from data.file_index import find, require_folder
 from data.labels import split_by_patient
 from data.lists import list_path, read_names
+from data.memory import stack
 from data.names import NameList
 from data.tables import read_table
 from data.views2d import normalize
@@ -249,7 +250,7 @@ class CaseCrops(_Cases):
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledCrops:
         """Crops stacked."""
-        return LabelledCrops(*(torch.stack(field) for field in zip(*samples, strict=True)))
+        return LabelledCrops(*(stack(field) for field in zip(*samples, strict=True)))
 
 
 class WholeCases(_Cases):

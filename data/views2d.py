@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from data.blur2d import apply_blur, draw_blur
-from data.chunks import chunks, part, room_for
+from data.chunks import chunks, part
 from data.cutout import apply_cutout, draw_cutout
 from data.jitter import Jitter, apply_jitter, draw_jitter
+from data.memory import room_for
 from data.resized_crop import Boxes, Cropper, draw_boxes
 from data.turn import Turn, apply_turn, draw_turn
 from utils.records import RawImages, Views

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from data.affine3d import Affine, apply_affine, draw_affine
 from data.blur3d import blur_by, blur_matrices, draw_blur
-from data.chunks import chunks, part, room_for
+from data.chunks import chunks, part
 from data.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
+from data.memory import room_for
 from data.swap3d import apply_swaps, draw_swaps
 from utils.records import RawCrops, Views
 

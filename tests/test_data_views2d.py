@@ -230,20 +230,6 @@ def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
         assert torch.equal(a, b)
 
 
-def test_memory_of_results_is_used_again_only_when_nobody_holds_it():
-    shape, cpu = (3, 5, 7), torch.device("cpu")
-    first = chunks.room_for(shape, cpu)
-    assert first.shape == shape and first.dtype == torch.float32 and first.is_contiguous()
-    where, part = first.data_ptr(), first.fill_(1)[1:, 2].numpy()
-    del first
-    second = chunks.room_for(shape, cpu).fill_(2)
-    assert second.data_ptr() != where and (part == 1).all()
-    del part
-    again, other = chunks.room_for(shape, cpu), chunks.room_for((2, 5, 7), cpu)
-    assert again.data_ptr() == where and other.data_ptr() not in (where, second.data_ptr())
-    assert (second == 2).all()
-
-
 def test_images_of_other_sizes_are_cut_within_their_own():
     pixels = torch.zeros(2, 1, 80, 90, dtype=torch.uint8)
     pixels[0, :, :40, :90], pixels[1, :, :80, :30] = 200, 200
