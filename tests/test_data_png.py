@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -105,6 +106,18 @@ def test_what_is_unusual_or_damaged_is_left_to_pillow(tmp_path):
         "colour": joined([(b"IHDR", header[1][:9] + b"\5" + header[1][10:]), (b"IDAT", idat), end]),
     }.items():  # fmt: skip
         assert opened(tmp_path, left) == left, name
+
+
+def test_a_bomb_is_inflated_no_further_than_its_header_claims(tmp_path):
+    (header, end), _ = one_idat(encoded(Image.fromarray(GREY)))
+    deflated = zlib.compress(b"\0" * 10**8)
+    bomb = joined([header, *((b"IDAT", deflated[i : i + 20_000]) for i in range(0, len(deflated), 20_000)), end])
+    tracemalloc.start()
+    try:
+        assert opened(tmp_path, bomb) == bomb
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_grey_is_the_same_with_and_without_isal(tmp_path, monkeypatch):
