@@ -84,7 +84,8 @@ def run_program(arguments: Sequence[str | Path]) -> Run:
     Raises:
         UserError: the program failed.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Unbuffered, or what was printed first comes last, behind the reason of a failure.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
