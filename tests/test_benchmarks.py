@@ -139,7 +139,9 @@ def test_medians_take_turns():
 
 
 def test_programs_are_measured_and_their_failures_told():
-    run = timing.run_program(["-c", "x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096]); print('done')"])
+    # Its memory is looked at every 20 ms, so that it has to be there for some.
+    hold = "import time; x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096]); time.sleep(0.3); print('done')"
+    run = timing.run_program(["-c", hold])
     assert run.output == "done\n" and run.seconds > 0 and 0.2 < run.peak_gb < 0.6
     with pytest.raises(UserError, match=r"status 3: .*last words"):
         timing.run_program(["-c", "import sys; print('first'); print('last words', file=sys.stderr); sys.exit(3)"])
