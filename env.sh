@@ -2,8 +2,8 @@
 #
 #   source env.sh [REQUIREMENTS]      default requirements.txt
 #
-# The active interpreter is used when it has everything; else .venv beside this file, made and filled if need be,
-# with uv where there is one, else with venv and pip.
+# The active interpreter is used when it has everything but what is marked "# optional"; else .venv beside this file,
+# made and filled if need be, with uv where there is one, else with venv and pip.
 
 _root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 _requirements="$_root/${1:-requirements.txt}"

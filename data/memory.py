@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
+# Sizes of which memory is kept: a step has some eight. Images of ever other sizes must not fill the memory.
+SIZES = 16
+
 _spare: dict[int, list[np.ndarray]] = {}
 
 
@@ -20,7 +23,10 @@ def room_for(shape: Sequence[int], device: torch.device, dtype: torch.dtype = to
     if device.type != "cpu":
         return torch.empty(shape, device=device, dtype=dtype)
     size = math.prod(shape) * dtype.itemsize
-    spare = _spare.setdefault(size, [])
+    # What was asked for last comes last.
+    spare = _spare[size] = _spare.pop(size, [])
+    if len(_spare) > SIZES:
+        del _spare[next(iter(_spare))]
     try:
         memory = spare.pop()
     except IndexError:

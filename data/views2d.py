@@ -15,6 +15,8 @@ from data.turn import Turn, apply_turn, draw_turn
 from utils.records import RawImages, Views
 
 GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)
+# What is done to a view's values is short: a chunk's start counts for more than what one cache gains.
+CACHES = 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -52,7 +54,7 @@ def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
     changed = room_for((len(views), 3, *views.shape[1:]), views.device)
-    for which in chunks(views, caches=2):
+    for which in chunks(views, CACHES):
         some = part(params, which)
         normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
         if some.cutout is not None:
@@ -64,7 +66,7 @@ def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     if out is None:
         out = room_for((len(views), 3, *views.shape[1:]), views.device)
-    for which in chunks(views, caches=2):
+    for which in chunks(views, CACHES):
         grey = views[which].float()
         for channel, mean, std in zip(out[which].unbind(1), MEAN, STD, strict=True):
             # A number that stays on the CPU holds up no GPU.

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.data import DataLoader
 
-from data.memory import room_for, stack
+from data.memory import SIZES, _spare, room_for, stack
 
 CPU = torch.device("cpu")
 
@@ -20,6 +20,15 @@ def test_memory_of_results_is_used_again_only_when_nobody_holds_it():
     again, other = room_for(shape, CPU), room_for((2, 5, 7), CPU)
     assert again.data_ptr() == where and other.data_ptr() not in (where, second.data_ptr())
     assert (second == 2).all()
+
+
+def test_memory_is_kept_of_the_sizes_last_asked_for_alone():
+    held = [room_for((1000 + i,), CPU) for i in range(SIZES)]
+    kept = held[1].data_ptr()
+    room_for((2000,), CPU)
+    del held
+    assert len(_spare) == SIZES and 4 * 1000 not in _spare
+    assert room_for((1001,), CPU).data_ptr() == kept
 
 
 def test_a_batch_is_the_samples_one_after_the_other():
