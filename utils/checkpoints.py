@@ -17,7 +17,7 @@ from utils.errors import UserError
 # The published program wrote weights at every hundredth epoch and at its last, 240.
 EVERY_EPOCHS, PUBLISHED_LAST_EPOCH = 100, 240
 
-ARCHIVE = b"PK\x03\x04"
+
 # What torch.load raises for files that were cut short or are something else.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
@@ -69,8 +69,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"expected a checkpoint file, there is none at {path}")
     try:
-        if _lacks_its_end(path):
-            raise EOFError("the end of the archive is missing")
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -80,12 +78,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict of weights, got a {type(content).__name__}")
     return content
-
-
-def _lacks_its_end(path: Path) -> bool:
-    """Whether a file begins as an archive and does not end as one; torch would take it for a pickle."""
-    with open(path, "rb") as file:
-        return file.read(len(ARCHIVE)) == ARCHIVE and not zipfile.is_zipfile(file)
 
 
 def _reason(error: Exception) -> str:
