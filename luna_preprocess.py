@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# One thread a worker: scans are shared out over processes. Read by the libraries that NumPy loads.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import SimpleITK as sitk
 from tqdm import tqdm
 
-from data.file_index import find, require_folder
-from data.jobs import run_jobs
-from data.luna_pairs import Scan, Settings, is_finished, preprocess_scan, read_record, write_record
+from data.catalog.file_index import find, require_folder
+from data.crop_pairs import CropSettings, Scan, is_finished, preprocess_scan, read_record, write_record
 from utils.arguments import OneLineParser, nearest_multiples, number
 from utils.atomic import whole_file
 from utils.errors import UserError, run_command
+from utils.process_pool import run_jobs
 from utils.world import World, read_world
+
+# One thread a worker: scans are shared out over processes. Read by the libraries that NumPy loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PUBLISHED_SIDE = 64  # voxels of a crop in x and y, to which the published boxes belong
 # The network halves a crop three times.
@@ -86,13 +86,13 @@ def prepare_folders(scans: Sequence[Scan]) -> None:
             raise UserError(f"--save: cannot make {folder}: {error.strerror or error}") from error
 
 
-def preprocess_one(settings: Settings, scan: Scan) -> dict[str, Any]:
+def preprocess_one(settings: CropSettings, scan: Scan) -> dict[str, Any]:
     """What a worker does."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return preprocess_scan(scan, settings)
 
 
-def preprocess_all(scans: Sequence[Scan], settings: Settings, *, workers: int, world: World) -> int:
+def preprocess_all(scans: Sequence[Scan], settings: CropSettings, *, workers: int, world: World) -> int:
     """Preprocess the scans that are not finished; returns how many failed."""
     todo = [scan for scan in scans if not is_finished(scan, settings)]
     if len(todo) < len(scans):
@@ -135,7 +135,7 @@ def main() -> int:
     """Scans -> crop pairs -> manifest; status 1 when a scan failed."""
     options = parse_arguments()
     world = read_world()
-    settings = Settings(
+    settings = CropSettings(
         shape=(options.input_rows, options.input_cols, options.input_deps),
         box_scale=(options.crop_rows / PUBLISHED_SIDE, options.crop_cols / PUBLISHED_SIDE),
         pairs=options.scale, seed=options.seed, dtype=options.dtype,

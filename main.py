@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from data.datasets import ImageFiles, open_dataset
-from data.image_cache import CachedImages
+from data.datasets.image_cache import CachedImages
+from data.datasets.images import ImageFiles
+from data.datasets.pretraining import open_dataset
 from data.loader import Loader
 from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.curves import CurvePictures
-from engine.keeper import StateKeeper
-from engine.layout import memory_format
+from engine.memory_format import memory_format
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
 from engine.precision import Precision
 from engine.pretrain import PretrainStep, PretrainTask
 from engine.recorder import Recorder
+from engine.run_state import RunState
 from engine.stopping import EXIT_STATUS, Stopped
 from engine.trainer import Trainer
 from engine.weights import WeightsWriter
@@ -30,7 +31,7 @@ from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_matching, read_weights
 from utils.devices import choose_devices
-from utils.distributed import join, leave, tells_of_another
+from utils.distributed import destroy_process_group, init_process_group, is_peer_failure
 from utils.errors import UserError, run_command
 from utils.options import Options, fixed_options, parse_options
 from utils.provenance import describe_program
@@ -79,7 +80,7 @@ def prepare_probe(options: Options, world: World, device: torch.device) -> Calla
     if not options.probe_every or not world.is_main:
         return lambda *_: None
     # Here, so that pre-training needs nothing of what only probes use.
-    from downstream import prepare_epoch_probe
+    from downstream.probe import prepare_epoch_probe
 
     return prepare_epoch_probe(options, device)
 
@@ -88,7 +89,7 @@ def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
-    join(world, devices[0])
+    init_process_group(world, devices[0])
     dimension = make_dimension(options, devices[0])
     output = Path(options.output)
 
@@ -106,7 +107,7 @@ def pretrain(options: Options, world: World) -> None:
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
     )  # fmt: skip
     fixed = fixed_options(options) | {"the list of samples": dataset.fingerprint}
-    keeper = StateKeeper(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
+    keeper = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
     state = keeper.find(options.resume)
 
     model = build_model(options, dimension, world)
@@ -147,11 +148,11 @@ def main() -> int:
     try:
         if options.phase == "finetune":
             # Here, so that pre-training needs nothing of what only fine-tuning uses.
-            from downstream import finetune
+            from downstream.finetune import finetune
 
             finetune(options, world)
         elif options.phase == "probe":
-            from downstream import probe
+            from downstream.probe import probe
 
             probe(options, world)
         else:
@@ -161,11 +162,11 @@ def main() -> int:
             print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
         return EXIT_STATUS
     except RuntimeError as error:
-        if not tells_of_another(error):
+        if not is_peer_failure(error):
             raise
         raise UserError("another process of this run has ended; it says why, unless it was killed") from None
     finally:
-        leave()
+        destroy_process_group()
     return 0
 
 

@@ -12,7 +12,7 @@ if [ $# -eq 0 ]; then
     echo "No data set given: a demonstration on made-up scans in $out, with crops an eighth of the published size and"
     echo "few epochs. The weights show that everything works; they are not worth keeping."
     rm -rf "$out"
-    PYTHONPATH="$here" "$PYTHON" -m data.phantom --d 3 --out "$out/phantoms" --count 4
+    PYTHONPATH="$here" "$PYTHON" -m data.phantoms --d 3 --out "$out/phantoms" --count 4
     "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
         --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
     "$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \

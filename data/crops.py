@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.resize import resize
+from data.transforms.hounsfield import HIGHEST, LOWEST, clipped, scale
+from data.transforms.resize3d import resize
 
-LOWEST, HIGHEST = -1000, 1000  # HU that become 0 and 1
 # The boxes of global and local crops, voxels of 1 mm, drawn with equal odds.
 GLOBAL_SIZES = np.array([(96, 96, 64), (96, 96, 96), (112, 112, 64), (64, 64, 32)])
 LOCAL_SIZES = np.array([(32, 32, 16), (16, 16, 16), (32, 32, 32), (8, 8, 8)])
@@ -31,7 +31,7 @@ Box = tuple[int, int, int, int, int, int]
 """(x0, x1, y0, y1, z0, z1) in voxels, the ends not included."""
 
 
-class Room(NamedTuple):
+class BoxLimits(NamedTuple):
     """The boxes that a scan has room for."""
 
     sizes: np.ndarray
@@ -42,20 +42,6 @@ class Room(NamedTuple):
     """int64, N 3: the highest start, included."""
     narrow: bool
     """Whether borders had to shrink."""
-
-
-def scale(volume: np.ndarray) -> np.ndarray:
-    """HU to float32 in 0..1: clipped to −1000..1000 HU."""
-    scaled = _clipped(volume)
-    scaled -= np.float32(LOWEST)
-    scaled /= np.float32(HIGHEST - LOWEST)
-    return scaled
-
-
-def _clipped(volume: np.ndarray) -> np.ndarray:
-    """Numbers of any kind to float32 of −1000..1000, in one pass; axes keep their order in memory."""
-    clipped = np.empty_like(volume, dtype=np.float32)
-    return np.clip(volume, LOWEST, HIGHEST, out=clipped, casting="unsafe")
 
 
 def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
@@ -79,7 +65,7 @@ def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray
     if volume.dtype.kind == "f":
         return np.ascontiguousarray(resize(part.astype(np.float32, copy=False), shape))
     # Resizing is linear and its weights sum to 1, so that only what is left of the box needs to be scaled.
-    return scale(np.ascontiguousarray(resize(_clipped(part), shape)))
+    return scale(np.ascontiguousarray(resize(clipped(part), shape)))
 
 
 def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
@@ -98,7 +84,7 @@ def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
     return float(np.count_nonzero(own) + 0.5 * np.count_nonzero(following & ~own))
 
 
-def find_room(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -> Room:
+def find_limits(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -> BoxLimits:
     """Where boxes may start in a scan of ``shape``; in x and y they are ``box_scale`` times as large as published.
 
     A box for which x has no room between the borders is 32 voxels smaller in x and y. Where one has no room even so,
@@ -112,10 +98,10 @@ def find_room(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -
     sizes = sizes[(sizes > 0).all(axis=1) & (sizes <= space).all(axis=1)]
     left = space - sizes
     border = np.where(left >= 2 * BORDER, BORDER, left // 4)
-    return Room(sizes, border, left - border, bool((border < BORDER).any()))
+    return BoxLimits(sizes, border, left - border, bool((border < BORDER).any()))
 
 
-def reach(room: Room, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+def reachable_region(room: BoxLimits, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
     """The part of a scan of ``shape`` that any crop may come from."""
     margin = LOCAL_MARGIN + LOCAL_SIZES.max(axis=0)
     low = (room.low.min(axis=0) - LOCAL_MARGIN).clip(0)
@@ -124,7 +110,7 @@ def reach(room: Room, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def draw_pairs(room: Room, rng: np.random.Generator) -> np.ndarray:
+def draw_pairs(room: BoxLimits, rng: np.random.Generator) -> np.ndarray:
     """Pairs of boxes whose intersection over union is above 0.3: int64, N 2 6, N from 0 to some dozens."""
     which = rng.integers(len(room.sizes), size=(DRAWN_AT_ONCE, 2))
     start = rng.integers(room.low[which], room.high[which], endpoint=True)

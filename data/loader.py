@@ -1,7 +1,6 @@
 """Batches in an order that is a pure function of (seed, epoch), from any step on, with broken samples replaced."""
 
 import contextlib
-import gc
 import signal
 import sys
 import threading
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.datasets import RawDataset
+from data.datasets.raw import RawDataset
 from utils.errors import UsageError, UserError
 from utils.seeding import seed_of, torch_generator
+from utils.workers import start_worker
 
 # A sample that is broken is replaced by another, that one if broken by yet another, and so on.
 TRIES = 20
@@ -26,7 +26,7 @@ Key = tuple[int, int]
 
 
 @runtime_checkable
-class DrawsAnew(Protocol):
+class RandomAccessByEpoch(Protocol):
     """A data set whose samples are drawn: another crop of the same case in every epoch, a function of both numbers."""
 
     def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]: ...
@@ -73,7 +73,7 @@ class _Samples(Dataset):
         return None, broken
 
     def _read(self, epoch: int, index: int) -> tuple[Tensor, ...]:
-        return self.dataset.draw(epoch, index) if isinstance(self.dataset, DrawsAnew) else self.dataset[index]
+        return self.dataset.draw(epoch, index) if isinstance(self.dataset, RandomAccessByEpoch) else self.dataset[index]
 
 
 class _Collate:
@@ -87,16 +87,6 @@ class _Collate:
         if any(sample is None for sample, _ in samples):
             return None, broken
         return self.dataset.collate([sample for sample, _ in samples]), broken
-
-
-def start_worker(worker: int) -> None:
-    """One thread a worker, signals as the main process wants them, and no copy of that one's objects."""
-    torch.set_num_threads(1)
-    # The garbage collector writes to all that it looks at: 50 MB of pages shared with the main process became copies.
-    gc.freeze()
-    # The main process decides when to stop: it notes SIGTERM and ends the workers, by SIGTERM if they hang.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.blur2d import apply_blur, draw_blur
-from data.chunks import chunks, part
-from data.cutout import apply_cutout, draw_cutout
-from data.jitter import Jitter, apply_jitter, draw_jitter
-from data.memory import room_for
-from data.resized_crop import Boxes, Cropper, draw_boxes
-from data.turn import Turn, apply_turn, draw_turn
+from data.transforms.blur2d import apply_blur, draw_blur
+from data.transforms.chunks import chunks, part
+from data.transforms.cutout import apply_cutout, draw_cutout
+from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
+from data.transforms.resized_crop import Boxes, Cropper, draw_boxes
+from data.transforms.rotation2d import Rotation, apply_rotation, draw_rotation
 from utils.records import RawImages, Views
+from utils.reused_memory import reusable_empty
 
 GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)
 # What is done to a view's values is short: a chunk's start counts for more than what one cache gains.
@@ -24,7 +24,7 @@ class Spatial(NamedTuple):
     """Where the pixels of N views come from."""
 
     boxes: Boxes
-    turn: Turn
+    turn: Rotation
 
 
 class Appearance(NamedTuple):
@@ -37,7 +37,7 @@ class Appearance(NamedTuple):
 
 def draw_spatial(sizes: Tensor, area: tuple[float, float], generator: torch.Generator) -> Spatial:
     """A box and a turn per view, in images of ``sizes`` (N 2)."""
-    return Spatial(draw_boxes(sizes, area, generator), draw_turn(len(sizes), generator))
+    return Spatial(draw_boxes(sizes, area, generator), draw_rotation(len(sizes), generator))
 
 
 def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bool) -> Appearance:
@@ -48,12 +48,12 @@ def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bo
 
 def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
     """K views of each of B images, uint8 B·K size size, view 0 of all images first."""
-    return apply_turn(crop(params.boxes, size), params.turn)
+    return apply_rotation(crop(params.boxes, size), params.turn)
 
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
-    changed = room_for((len(views), 3, *views.shape[1:]), views.device)
+    changed = reusable_empty((len(views), 3, *views.shape[1:]), views.device)
     for which in chunks(views, CACHES):
         some = part(params, which)
         normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
@@ -65,7 +65,7 @@ def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
 def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     if out is None:
-        out = room_for((len(views), 3, *views.shape[1:]), views.device)
+        out = reusable_empty((len(views), 3, *views.shape[1:]), views.device)
     for which in chunks(views, CACHES):
         grey = views[which].float()
         for channel, mean, std in zip(out[which].unbind(1), MEAN, STD, strict=True):

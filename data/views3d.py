@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.affine3d import Affine, apply_affine, draw_affine
-from data.blur3d import blur_by, blur_matrices, draw_blur
-from data.chunks import chunks, part
-from data.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
-from data.memory import room_for
-from data.swap3d import apply_swaps, draw_swaps
+from data.transforms.affine3d import Affine, apply_affine, draw_affine
+from data.transforms.blur3d import blur_by, blur_matrices, draw_blur
+from data.transforms.chunks import chunks, part
+from data.transforms.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
+from data.transforms.swap3d import apply_swaps, draw_swaps
 from utils.records import RawCrops, Views
+from utils.reused_memory import reusable_empty
 
 
 class Spatial(NamedTuple):
@@ -52,7 +52,7 @@ def apply_spatial(crops: Tensor, params: Spatial) -> Tensor:
 
 def apply_appearance(crops: Tensor, params: Appearance) -> Tensor:
     """N X Y Z, changed and z-normalised."""
-    changed = room_for(crops.shape, crops.device)
+    changed = reusable_empty(crops.shape, crops.device)
     # Of many small operations: cheaper for all crops together.
     blur = blur_matrices(params.sigma, crops.shape[1:])
     for which in chunks(crops):
@@ -90,7 +90,7 @@ class Views3d:
     def _views(crops: Tensor, generator: torch.Generator, *, swap: bool) -> tuple[Tensor, Tensor]:
         spatial = draw_spatial(len(crops), generator)
         appearance = draw_appearance(crops, generator, swap=swap)
-        moved = room_for(crops.shape, crops.device)
+        moved = reusable_empty(crops.shape, crops.device)
         for which in chunks(crops):
             moved[which] = apply_spatial(crops[which], part(spatial, which))
         return moved, apply_appearance(moved, appearance)

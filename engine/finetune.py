@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.precision import Precision, at_least_float32
-from engine.trainer import unwrapped
 from utils.checkpoints import on_cpu, save_checkpoint
-from utils.distributed import share
+from utils.distributed import broadcast_, unwrapped
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import torch_generator
@@ -74,7 +73,7 @@ class FinetuneTask:
     def epoch_numbers(self, epoch: int) -> dict[str, float]:
         """Validate, and keep the weights when they are the best so far."""
         # Each process's BatchNorm has followed its own samples since the last step; all judge what will be kept.
-        share(self._model().buffers())
+        broadcast_(self._model().buffers())
         numbers = self.validate(self.module)
         if numbers["valid_loss"] < self.best_loss:
             self.best_epoch, self.best_loss, self.best_weights = epoch, numbers["valid_loss"], self._weights()

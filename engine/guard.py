@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import maximum
+from utils.distributed import all_reduce_max_
 
 # The published rule: after epoch 10, a step with a loss above 1000 is skipped. Ours holds it in 2D too.
 LARGEST_LOSS, LARGEST_LOSS_AFTER_EPOCH = 1000.0, 10
@@ -35,7 +35,7 @@ class StepGuard:
     def judge(self, total: Tensor, epoch: int) -> Tensor:
         """Mark the step as bad or good, on all processes alike; returns 0-dim float, 1 for bad."""
         largest = LARGEST_LOSS if epoch > LARGEST_LOSS_AFTER_EPOCH else torch.inf
-        bad = maximum((~(total.detach().abs() <= largest) | ~total.detach().isfinite()).float())
+        bad = all_reduce_max_((~(total.detach().abs() <= largest) | ~total.detach().isfinite()).float())
         self._keep_buffers(bad)
         skipped, streak, longest = self.counts.unbind()
         streak = (streak + 1) * bad

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+
+from utils.devices import to_device
 
 
 class Fetched(NamedTuple):
@@ -13,14 +14,6 @@ class Fetched(NamedTuple):
 
     batch: Any
     waited: float
-
-
-def to_device(record: Any, device: torch.device) -> Any:
-    """A record of tensors, or a tensor, on ``device``; from pinned memory the copy does not hold up the host."""
-    if isinstance(record, Tensor):
-        return record.to(device, non_blocking=True)
-    moved = [to_device(field, device) for field in record]
-    return type(record)(*moved) if hasattr(record, "_fields") else type(record)(moved)
 
 
 def prefetch(batches: Iterator[Any], device: torch.device) -> Iterator[Fetched]:

@@ -7,16 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
-from engine.keeper import Position, StateKeeper
 from engine.meters import Meter, over_processes
 from engine.precision import Precision
 from engine.prefetch import prefetch
 from engine.recorder import Recorder
+from engine.run_state import Position, RunState
 from engine.stopping import Stopped, StopSignals
-from utils.distributed import barrier, maximum
+from utils.distributed import all_reduce_max_, barrier, unwrapped
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import seed_of
@@ -34,7 +33,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class Stateful(Protocol):
     """A task with a state of its own beside its module, such as its best epoch so far."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -53,11 +52,6 @@ class Batches(Protocol):
 
 AfterEpoch = Callable[[int, Any], None]
 """Called by every process with the epoch and its last batch, on the device."""
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside DataParallel or DistributedDataParallel."""
-    return module.module if isinstance(module, DataParallel | DistributedDataParallel) else module
 
 
 def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -105,7 +99,7 @@ class Trainer:
 
     def __init__(
         self, task: Task, *, optimizer: torch.optim.Optimizer, loader: Batches, precision: Precision,
-        recorder: Recorder, keeper: StateKeeper, world: World, epochs: int, seed: int, log_every: int = 20,
+        recorder: Recorder, keeper: RunState, world: World, epochs: int, seed: int, log_every: int = 20,
         after_epoch: Sequence[AfterEpoch] = (),
     ) -> None:  # fmt: skip
         self.task, self.optimizer, self.loader, self.precision = task, prepare(optimizer), loader, precision
@@ -126,7 +120,7 @@ class Trainer:
             "epoch_meter": self.epoch_meter.state_dict(),
             "guard": self.guard.counts,
             "bad_samples": self.bad_samples,
-            "task": self.task.state_dict() if isinstance(self.task, Remembers) else None,
+            "task": self.task.state_dict() if isinstance(self.task, Stateful) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Position:
@@ -139,7 +133,7 @@ class Trainer:
         self.guard.counts = state["guard"].to(self.device)
         self.guard.remember()
         self.bad_samples = dict(state["bad_samples"])
-        if isinstance(self.task, Remembers):
+        if isinstance(self.task, Stateful):
             self.task.load_state_dict(state["task"])
         return Position(*state["position"])
 
@@ -245,7 +239,7 @@ class Trainer:
         asked = self.signals.received is not None
         if self.world.size == 1:
             return asked
-        return reading and bool(maximum(torch.tensor(float(asked), device=self.device)).item())
+        return reading and bool(all_reduce_max_(torch.tensor(float(asked), device=self.device)).item())
 
     def stop(self, position: Position) -> None:
         """Leave in good order."""

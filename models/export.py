@@ -4,103 +4,27 @@ python -m models.export WEIGHTS.pt --dim 3 --to onnx --out encoder.onnx
 python -m models.export WEIGHTS.pt --dim 3 --to safetensors --out encoder.safetensors --in_channels 4
 """
 
-import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from models.pcrlv2_model import build_unet
-from models.pcrlv2_model_3d import Encoder3d
+from models.encoders import _first_conv, adapt_input, build_encoder
 from models.pretrained import Match, load_matching, read_weights
 from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
-from utils.errors import UsageError, UserError, run_command
+from utils.errors import UserError, run_command
+from utils.optional import import_optional
 
-# The first convolution of the 3D and of the 2D encoder; torchvision and timm call theirs as the latter.
-FIRST_CONVS = ("down_tr64.ops.0.conv1.weight", "conv1.weight")
 # Sides of the image that ONNX export traces, all different and not 1, so that no side is taken for another or for
 # constant.
 EXAMPLE_SIDES = {2: (64, 96), 3: (16, 24, 32)}
 AXES = {2: ("height", "width"), 3: ("x", "y", "z")}
-
-
-@overload
-def adapt_input(source: nn.Module, in_channels: int) -> nn.Module: ...
-@overload
-def adapt_input(source: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]: ...
-
-
-def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> nn.Module | dict[str, Tensor]:
-    """An encoder, or its weights, for inputs of another number of channels.
-
-    The first convolution's weights are summed over the channels they have, repeated ``in_channels`` times, and divided
-    by ``in_channels``. A grey image that is repeated over the channels therefore gives the features that it gave
-    before; repeating without dividing would multiply the first convolution's response by the number of channels, which
-    the running statistics of the BatchNorm behind it do not expect. In 3D, where the pre-trained input has one channel,
-    this is the published repetition over the channels of BraTS, but for the division. In 2D, whose pre-training sees
-    grey images as RGB, the three colours become one before they are repeated. With the number of channels that is there
-    already nothing changes.
-
-    Args:
-        source: a 2D or 3D encoder (changed in place), or its entries by name (left as they are).
-        in_channels: 1 or more.
-
-    Returns:
-        The same module, or a new dict of weights.
-
-    Raises:
-        UsageError: ``in_channels`` is below 1.
-        UserError: there is no first convolution of an encoder of ours.
-    """
-    if in_channels < 1:
-        raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")
-    name = _first_conv(source.state_dict() if isinstance(source, nn.Module) else source)
-    if not isinstance(source, nn.Module):
-        return {**source, name: _spread(source[name], in_channels)}
-    conv = source.get_submodule(name.removesuffix(".weight"))
-    assert isinstance(conv, nn.Conv2d | nn.Conv3d)
-    if conv.in_channels != in_channels:
-        conv.weight = nn.Parameter(_spread(conv.weight.detach(), in_channels))
-        conv.in_channels = in_channels
-    return source
-
-
-def _first_conv(entries: Mapping[str, Any]) -> str:
-    for name in FIRST_CONVS:
-        if name in entries:
-            return name
-    raise UserError(f"expected an encoder with {' or '.join(FIRST_CONVS)}, found neither")
-
-
-def _spread(weight: Tensor, in_channels: int) -> Tensor:
-    """O I *K to O in_channels *K of the same response to a repeated input."""
-    if weight.shape[1] == in_channels:
-        return weight
-    summed = weight.sum(dim=1, keepdim=True)
-    return (summed / in_channels).repeat_interleave(in_channels, dim=1)
-
-
-def build_encoder(dim: int, in_channels: int) -> nn.Module:
-    """An encoder with random weights: ResNet18 of segmentation-models-pytorch (``dim`` 2), or :class:`Encoder3d` (3).
-
-    Raises:
-        UsageError: ``dim`` is neither.
-    """
-    if dim == 2:
-        encoder = build_unet(classes=1, encoder_weights=None).encoder
-        # Which also tells a decoder built on it how many channels its first feature has, the input itself.
-        encoder.set_in_channels(in_channels, pretrained=False)
-        return encoder
-    if dim == 3:
-        return Encoder3d(in_channels=in_channels)
-    raise UsageError(f"dim: expected 2 or 3, got {dim}")
 
 
 def load_adapted(path: str | Path, dim: int, in_channels: int | None = None) -> tuple[nn.Module, Match]:
@@ -125,42 +49,13 @@ def load_adapted(path: str | Path, dim: int, in_channels: int | None = None) -> 
     return encoder.eval(), match
 
 
-def load_into(encoder: nn.Module, path: str | Path, in_channels: int) -> Match:
-    """The encoder's entries of a ``.pt`` into an encoder for ``in_channels`` channels, in place.
-
-    Raises:
-        UserError: the file cannot be read, or nothing in it fits.
-    """
-    weights = read_weights(path)
-    known = encoder.state_dict().keys()
-    # Of a whole network's entries only the encoder's; of another network's all, so that the error can name some.
-    entries = {name: value for name, value in weights.items() if name in known} or weights
-    if any(name in entries for name in FIRST_CONVS):
-        entries = adapt_input(entries, in_channels)
-    return load_matching(encoder, entries, source=path)
-
-
-def needed(package: str, purpose: str) -> Any:
-    """An optional package.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise UserError(
-            f"{purpose} needs the package {package}, which is not installed: pip install -r requirements-downstream.txt"
-        ) from None
-
-
 def save_safetensors(encoder: nn.Module, path: str | Path) -> None:
     """The encoder's entries under their own names, which in 2D are also torchvision's and timm's; float32 or int64.
 
     Raises:
         UserError: safetensors is not installed, or the file cannot be written.
     """
-    safetensors = needed("safetensors.torch", "--to safetensors")
+    safetensors = import_optional("safetensors.torch", "--to safetensors")
     entries = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     with whole_file(path) as file:
         file.write(safetensors.save(entries, metadata={"format": "pt"}))
@@ -188,7 +83,7 @@ def save_onnx(encoder: nn.Module, path: str | Path, *, dim: int) -> None:
         UserError: onnx or onnxscript is not installed, or the file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
-        needed(package, "--to onnx")
+        import_optional(package, "--to onnx")
     in_channels = encoder.state_dict()[_first_conv(encoder.state_dict())].shape[1]
     example = torch.zeros(2, in_channels, *EXAMPLE_SIDES[dim])
     stages = Stages(encoder, skip=1 if dim == 2 else 0).eval()

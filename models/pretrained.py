@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from models.encoders import FIRST_CONVS, adapt_input
 from models.pcrlv2_model import build_unet
 from models.pcrlv2_model_3d import Encoder3d
 from utils.arguments import OneLineParser
@@ -152,3 +153,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     run_command(main)
+
+
+def load_into(encoder: nn.Module, path: str | Path, in_channels: int) -> Match:
+    """The encoder's entries of a ``.pt`` into an encoder for ``in_channels`` channels, in place.
+
+    Raises:
+        UserError: the file cannot be read, or nothing in it fits.
+    """
+    weights = read_weights(path)
+    known = encoder.state_dict().keys()
+    # Of a whole network's entries only the encoder's; of another network's all, so that the error can name some.
+    entries = {name: value for name, value in weights.items() if name in known} or weights
+    if any(name in entries for name in FIRST_CONVS):
+        entries = adapt_input(entries, in_channels)
+    return load_matching(encoder, entries, source=path)

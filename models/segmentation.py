@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.export import build_encoder, load_into
+from models.encoders import build_encoder
 from models.pcrlv2_model import DECODER_CHANNELS, build_unet
 from models.pcrlv2_model_3d import Encoder3d, LUConv
-from models.pretrained import Match
+from models.pretrained import Match, load_into
 from utils.errors import UsageError
 
 # Of the 3D encoder's stages, deepest first.
@@ -131,7 +131,7 @@ def build_segmenter(
     Args:
         dim: 2 or 3.
         regions: outputs, K.
-        in_channels: of the input; the first convolution is repeated over them, see :func:`models.export.adapt_input`.
+        in_channels: of the input; the first convolution is repeated over them, see :func:`models.encoders.adapt_input`.
         weights: the file, or None for random weights from torch's global generator.
         skips: whether the decoder sees the encoder's shallower features.
         norm: 3D: ``'bn'`` as pre-trained, ``'gn'`` (8 groups) as published for BraTS, or ``'in'``. Weights of a

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.phantom import make_xrays
+from data.phantoms.dataset import make_xrays
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.datasets import open_dataset
-from data.image_cache import CachedImages
-from data.luna_pairs import Scan, Settings, preprocess_scan, write_record
+from data.crop_pairs import CropSettings, Scan, preprocess_scan, write_record
+from data.datasets.image_cache import CachedImages
+from data.datasets.pretraining import open_dataset
 from engine.curves import CurvePictures
-from engine.keeper import LAST, PREVIOUS
-from engine.results import write_predictions, write_results
+from engine.run_state import LAST, PREVIOUS
 from engine.weights import WeightsWriter
+from evaluation.results import write_predictions, write_results
 from tests.scans import lung, write_scan
 from tests.toys import make_trainer
 from utils.atomic import TEMPORARY_SUFFIX
@@ -139,7 +139,7 @@ def test_tensorboard_that_cannot_write_is_no_reason_to_end(tmp_path, break_write
 def test_preprocessing_whose_disk_fails_is_one_line_and_goes_on(tmp_path, break_writes, mode, name, fault):
     (tmp_path / "luna").mkdir()
     scan = Scan(write_scan(tmp_path / "luna" / "scan.mhd", lung((60, 110, 100)), spacing=(1.4, 1.3, 1.1)), tmp_path)
-    settings = Settings((16, 24, 8), (1.0, 1.0), pairs=2, seed=1, dtype="float32")
+    settings = CropSettings((16, 24, 8), (1.0, 1.0), pairs=2, seed=1, dtype="float32")
     # Crops bear the record's temporary name until they are whole.
     undo = break_writes(fault, "scan.json", mode)
     with pytest.raises(UserError, match=os.strerror(FAULTS[fault])) as caught:
@@ -208,7 +208,7 @@ def test_a_disk_that_is_really_full(tmp_path):
         pytest.skip("no file system can be mounted here")
     try:
         scan = Scan(write_scan(tmp_path / "scan.mhd", lung((60, 110, 100)), spacing=(1.4, 1.3, 1.1)), disk)
-        settings = Settings((16, 24, 8), (1.0, 1.0), pairs=9, seed=1, dtype="float32")
+        settings = CropSettings((16, 24, 8), (1.0, 1.0), pairs=9, seed=1, dtype="float32")
         with pytest.raises(UserError, match="No space left on device|is the disk full"):
             preprocess_scan(scan, settings)
         assert not temporaries(disk) and not scan.record_file.exists()

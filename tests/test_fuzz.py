@@ -16,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.datasets import read_crop
-from data.images import read_grey
-from data.labels import read_chexpert_labels, read_listed_labels
-from data.luna import CropFile
-from data.luna_pairs import read_record
-from data.tables import read_table
-from engine.keeper import StateKeeper
+from data.catalog.labels import read_chexpert_labels, read_listed_labels
+from data.crop_pairs import read_record
+from data.datasets.luna import CropFile, read_crop
+from data.readers.images import read_grey
+from data.readers.tables import read_table
 from engine.recorder import Recorder
+from engine.run_state import RunState
 from models.pretrained import read_weights
 from utils.checkpoints import read_checkpoint
 from utils.errors import UserError
@@ -110,7 +109,7 @@ def test_checkpoints_weights_and_states(folder, kind, damage, kept):
     content = read_or_one_line(read_checkpoint, path)
     assert content is None or isinstance(content, dict)
     read_or_one_line(read_weights, path)
-    keeper = StateKeeper(path.parent, fixed={}, save_minutes=0)
+    keeper = RunState(path.parent, fixed={}, save_minutes=0)
     read_or_one_line(lambda path: keeper.find("auto"), path)
 
 
@@ -183,7 +182,7 @@ def test_no_file_runs_code(tmp_path):
             with pytest.raises(UserError, match=name):
                 read(tmp_path / name)
         with pytest.raises(UserError):
-            StateKeeper(tmp_path / "state", fixed={}, save_minutes=0).find(str(tmp_path / name))
+            RunState(tmp_path / "state", fixed={}, save_minutes=0).find(str(tmp_path / name))
     for name in ("object.npy", "plain.npy"):
         with pytest.raises(UserError, match=name):
             read_crop(CropFile("x", "x_0", tmp_path / name, tmp_path / name))

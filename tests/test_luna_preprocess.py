@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import luna_preprocess
-from data import luna_pairs
+from data import crop_pairs as luna_pairs
 from data.crops import LOCAL_SHAPE
-from data.jobs import run_jobs
 from tests.scans import lung, write_scan
 from utils.errors import UserError
+from utils.process_pool import run_jobs
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--input_rows", "16", "--input_cols", "24", "--input_deps", "8", "--scale", "2"]

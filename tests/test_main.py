@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from engine.keeper import StateKeeper
+from engine.run_state import RunState
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
 from tests.programs import run
@@ -119,14 +119,14 @@ def test_resumed_and_unbroken_runs_end_alike_and_changed_options_are_refused(che
     assert run(monkeypatch, capsys, *options_2d(chest, whole), "--epochs", 2, "--workers", 1)[0] == 0
     lists = ["--lists", whole / "lists"]
     # The state within epoch 1, from which a run that was killed there goes on.
-    save, middle = StateKeeper.save, tmp_path / "middle.pt"
+    save, middle = RunState.save, tmp_path / "middle.pt"
 
     def save_and_keep(keeper, position, content):
         save(keeper, position, content)
         if position == (1, 1):
             middle.write_bytes((keeper.folder / "last.pt").read_bytes())
 
-    monkeypatch.setattr(StateKeeper, "save", save_and_keep)
+    monkeypatch.setattr(RunState, "save", save_and_keep)
     assert run(monkeypatch, capsys, *options_2d(chest, broken), *lists, "--epochs", 2, "--save_minutes", 0)[0] == 0
     status, _ = run(
         monkeypatch, capsys, *options_2d(chest, tmp_path / "third"), *lists, "--epochs", 2, "--resume", middle

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.keeper import StateKeeper
 from engine.precision import Precision
 from engine.recorder import Recorder
+from engine.run_state import RunState
 from engine.trainer import Trainer
 from utils.records import StepOutput
 from utils.seeding import torch_generator
@@ -62,7 +62,7 @@ class ToyTask:
 def make_trainer(folder: Path, *, epochs=2, spoilt=(), scale=1.0, save_minutes=0.0, fixed=None, after_epoch=()):
     task = ToyTask(scale)
     optimizer = torch.optim.SGD(task.module.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2, fused=True)
-    keeper = StateKeeper(folder / "state", fixed=fixed or {"lr": 0.05}, save_minutes=save_minutes)
+    keeper = RunState(folder / "state", fixed=fixed or {"lr": 0.05}, save_minutes=save_minutes)
     return Trainer(
         task, optimizer=optimizer, loader=ToyLoader(spoilt), precision=Precision.choose(CPU, amp=False),
         recorder=Recorder(folder, about={}), keeper=keeper, world=World(), epochs=epochs, seed=1, log_every=2,

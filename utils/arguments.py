@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -26,6 +27,16 @@ def nearest_multiples(value: int, of: int) -> str:
     """The multiples that a value lies between, for an error: ``32 or 64``; 0 is none."""
     below = value // of * of
     return f"{below} or {below + of}" if below else f"{of}"
+
+
+def path(text: str) -> str:
+    """A path for ``type=`` of an argument: ``~`` means home, which a shell does not expand in ``--output=~/x``."""
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"expected a path, got {text!r}, of a user that this machine does not know"
+        ) from None
 
 
 def number(kind: type, low: float, high: float, *, open_low: bool = False) -> Callable[[str], Any]:

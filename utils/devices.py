@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils.errors import UsageError
 from utils.world import World
@@ -67,3 +69,11 @@ def _named_device(name: str, gpu_count: int) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= gpu_count:
         raise UsageError(f"--device {name}: this machine has {gpu_count} GPUs")
     return device
+
+
+def to_device(record: Any, device: torch.device) -> Any:
+    """A record of tensors, or a tensor, on ``device``; from pinned memory the copy does not hold up the host."""
+    if isinstance(record, Tensor):
+        return record.to(device, non_blocking=True)
+    moved = [to_device(field, device) for field in record]
+    return type(record)(*moved) if hasattr(record, "_fields") else type(record)(moved)

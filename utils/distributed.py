@@ -6,17 +6,24 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import rendezvous
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from utils.meeting import agree_on_name
+from utils.rendezvous import agree_on_name
 from utils.world import World
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside DataParallel or DistributedDataParallel."""
+    return module.module if isinstance(module, DataParallel | DistributedDataParallel) else module
+
 
 # A process that waits longer than this for another takes it for dead, so that torchrun can start both again.
 TIMEOUT = timedelta(minutes=10)
 
 
-def join(world: World, device: torch.device) -> None:
+def init_process_group(world: World, device: torch.device) -> None:
     """Meet the other processes: NCCL between GPUs, gloo between CPUs. A world of one needs no meeting."""
     if world.size > 1:
         if device.type == "cuda":
@@ -29,13 +36,13 @@ def join(world: World, device: torch.device) -> None:
         )  # fmt: skip
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Part from the other processes, if there are any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def tells_of_another(error: RuntimeError) -> bool:
+def is_peer_failure(error: RuntimeError) -> bool:
     """Whether an error says that another process is gone; NCCL has a class for that, gloo none."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
@@ -46,14 +53,14 @@ def barrier() -> None:
         dist.barrier()
 
 
-def maximum(value: Tensor) -> Tensor:
+def all_reduce_max_(value: Tensor) -> Tensor:
     """The largest of all processes' values, in place, without synchronising with the host."""
     if dist.is_initialized():
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return value
 
 
-def mean(value: Tensor) -> Tensor:
+def all_reduce_mean_(value: Tensor) -> Tensor:
     """The mean of all processes' values, in place, without synchronising with the host."""
     if dist.is_initialized():
         dist.all_reduce(value)
@@ -61,7 +68,7 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
-def share(tensors: Iterable[Tensor]) -> None:
+def broadcast_(tensors: Iterable[Tensor]) -> None:
     """Give every process what the first one has, in place."""
     if dist.is_initialized():
         for tensor in tensors:

@@ -5,16 +5,12 @@ An encoder pre-trained with the labels of other phantoms shows what there is to 
 python -m benchmarks.transfer [--out DIR] [--workers N] [--device cuda --images N --epochs N --size N ...]
 """
 
+import json
 import os
 from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-
-# The processes side by side have one thread each.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import json
 
 import torch
 
@@ -23,10 +19,13 @@ from benchmarks.transfer.report import summarize, table, write_report
 from benchmarks.transfer.run import run_all
 from benchmarks.transfer.settings import OPTIMIZERS, Settings
 from engine.precision import Precision
-from models.export import needed
 from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
 from utils.errors import UsageError, run_command
+from utils.optional import import_optional
+
+# The processes side by side have one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LEAST = {"size": 64, "local_size": 32, "batch": 2, "epochs": 0, "seed": 0, "valid": 4, "test": 4, "supervised": 2}
 SETTINGS = "settings.json"
@@ -73,8 +72,8 @@ def claim(settings: Settings) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pre-train, read out, tell."""
     settings, workers = parse_arguments(arguments)
-    needed("sklearn", "benchmarks.transfer")
-    needed("matplotlib", "benchmarks.transfer")
+    import_optional("sklearn", "benchmarks.transfer")
+    import_optional("matplotlib", "benchmarks.transfer")
     claim(settings)
     rows = summarize(run_all(settings, workers), RANDOM)
     write_report(settings.out, rows)

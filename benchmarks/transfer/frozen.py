@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.transfer.networks import CLASSIFICATION, Network
 from benchmarks.transfer.phantoms import Phantoms
 from benchmarks.transfer.scores import auroc, best_thresholds, overall, score
-from models.export import needed
+from utils.optional import import_optional
 
 BATCH = 64
 # Regression on every fourth pixel of each axis: the grid of the encoder's second stage.
@@ -57,7 +57,7 @@ def pixel_features(network: Network, images: Tensor) -> Tensor:
 
 def _classify(network: Network, train: Phantoms, valid: Seen, test: Seen) -> dict[str, float]:
     """Logistic regression on pooled features; its regularisation is chosen on the validation part."""
-    linear = needed("sklearn.linear_model", "benchmarks.transfer")
+    linear = import_optional("sklearn.linear_model", "benchmarks.transfer")
     features = [f.double().cpu() for f in (pooled_features(network, train.images), valid.features, test.features)]
     mean, deviation = features[0].mean(dim=0), features[0].std(dim=0) + 1e-6
     x = [((part - mean) / deviation).numpy() for part in features]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.phantom_xray import draw_xray
+from data.phantoms.xray import draw_xray
 from utils.records import RawImages
 from utils.seeding import numpy_generator
 

@@ -13,11 +13,11 @@ from benchmarks.transfer.phantoms import UnlabelledPhantoms, draw_phantoms
 from benchmarks.transfer.settings import Settings
 from data.loader import Loader
 from data.views2d import Views2d
-from engine.keeper import StateKeeper
 from engine.pictures import RestorationPictures
 from engine.precision import Precision
 from engine.pretrain import PretrainStep, PretrainTask, StepResult
 from engine.recorder import Recorder
+from engine.run_state import RunState
 from engine.trainer import Trainer
 from losses.pcrlv2 import pcrlv2_loss, spread
 from models.pcrlv2_model import PCRLv2
@@ -155,7 +155,7 @@ def pretrain(variant: str, replicate: int, settings: Settings, folder: Path) -> 
             task, optimizer=optimizer,
             loader=Loader(UnlabelledPhantoms(images, "phantoms"), batch_size=settings.batch, workers=0, seed=seed),
             precision=settings.precision, recorder=recorder,
-            keeper=StateKeeper(Path(state), fixed={}, save_minutes=1e9, writes=False), world=World(),
+            keeper=RunState(Path(state), fixed={}, save_minutes=1e9, writes=False), world=World(),
             epochs=settings.epochs, seed=seed, after_epoch=[pictures],
         ).fit()  # fmt: skip
     return model.model.encoder

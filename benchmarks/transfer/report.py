@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from benchmarks.transfer.jobs import Job, arms
 from benchmarks.transfer.scores import METRICS
-from models.export import needed
 from utils.atomic import whole_file
+from utils.optional import import_optional
 
 TABLE, SUMMARY, PLOT = "transfer.md", "transfer.json", "transfer.png"
 
@@ -88,7 +88,7 @@ def write_report(out: Path, rows: Sequence[Row]) -> None:
         file.write("\n")
     with whole_file(out / TABLE, "w") as file:
         file.write(table(rows) + "\n")
-    page = needed("matplotlib.figure", PLOT).Figure(figsize=(5 * len(METRICS), 6), layout="constrained")
+    page = import_optional("matplotlib.figure", PLOT).Figure(figsize=(5 * len(METRICS), 6), layout="constrained")
     for axes, metric in zip(page.subplots(1, len(METRICS)), METRICS, strict=True):
         mine = [r for r in rows if r.metric == metric]
         for encoder, method in dict.fromkeys((r.encoder, r.method) for r in mine):

@@ -10,7 +10,7 @@ from benchmarks.transfer.jobs import Job, all_jobs, run_job
 from benchmarks.transfer.kept import Numbers, keep_each, read_lines
 from benchmarks.transfer.settings import Settings
 from benchmarks.transfer.trials import Trial, all_trials, choose_factors, run_trial
-from data.jobs import end_with_parent
+from utils.process_pool import end_with_parent
 
 RESULTS, TRIALS = "results.jsonl", "trials.jsonl"
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from benchmarks.transfer.networks import CLASSIFICATION, SEGMENTATION
 from benchmarks.transfer.phantoms import REGIONS, Phantoms
-from models.export import needed
+from utils.optional import import_optional
 
 THRESHOLDS = torch.linspace(0.05, 0.7, 27).tolist()
 METRICS = ("nodule AUROC", "lung Dice", "nodule Dice")
@@ -13,7 +13,9 @@ METRICS = ("nodule AUROC", "lung Dice", "nodule Dice")
 
 def auroc(scores: Tensor, positive: Tensor) -> float:
     """Of N scores with N labels of 0 and 1."""
-    return float(needed("sklearn.metrics", "AUROC").roc_auc_score(positive.cpu().numpy(), scores.cpu().numpy()))
+    return float(
+        import_optional("sklearn.metrics", "AUROC").roc_auc_score(positive.cpu().numpy(), scores.cpu().numpy())
+    )
 
 
 def dice(found: Tensor, masks: Tensor) -> list[float]:

@@ -1,0 +1,73 @@
+"""Measure every stage of the program beside its yardstick, in the same run: a table, JSON and a chart.
+
+python -m benchmarks.speed [--only STAGE ...] [--repeats N] [--out DIR] [--quick]
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.speed import gpu, images, loader, preprocess, startup, step, views2d, views3d
+from benchmarks.speed.figures import BenchmarkSettings, Result
+from benchmarks.speed.report import CHART_FILE, JSON_FILE, describe_machine, draw_chart, table, write_json
+from utils.arguments import OneLineParser, number
+from utils.errors import UserError, run_command
+
+# One thread in the libraries that NumPy loads; the stages that use all cores say so to torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+STAGES: dict[str, Callable[[BenchmarkSettings], list[Result]]] = {
+    "preprocess": preprocess.measure, "images": images.measure, "views2d": views2d.measure,
+    "views3d": views3d.measure, "loader": loader.measure, "step": step.measure, "startup": startup.measure,
+    "gpu": gpu.measure,
+}  # fmt: skip
+REPEATS = 7
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options typed; a wrong one ends the program with one line and status 2."""
+    parser = OneLineParser(
+        prog="python -m benchmarks.speed",
+        description="Measure every stage of the program beside its yardstick. Takes minutes.",
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=STAGES, metavar="STAGE", help=f"some of {', '.join(STAGES)}")
+    parser.add_argument("--repeats", type=number(int, 1, 1000), default=REPEATS, help="of which the median counts")
+    parser.add_argument("--out", default="runs/benchmarks", help=f"folder for {JSON_FILE} and {CHART_FILE}")
+    parser.add_argument("--quick", action="store_true", help="tiny inputs, to see that it runs; figures mean nothing")
+    return parser.parse_args(arguments)
+
+
+def measure(stages: Sequence[str], *, repeats: int, quick: bool) -> list[Result]:
+    """The figures of the stages, each in a folder of its own that goes afterwards."""
+    results: list[Result] = []
+    for name in stages:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="benchmarks_") as folder:
+            results += STAGES[name](BenchmarkSettings(Path(folder), repeats, quick))
+        print(f"{name}: measured in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, then tell."""
+    options = parse_arguments(arguments)
+    out = Path(options.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make {out}: {error.strerror or error}") from error
+    results = measure(options.only or list(STAGES), repeats=options.repeats, quick=options.quick)
+    about = {"quick": options.quick, "repeats": options.repeats, "machine": describe_machine()}
+    write_json(out / JSON_FILE, results, about)
+    print(table(results))
+    if not draw_chart(out / CHART_FILE, results):
+        print("no chart: matplotlib is not installed (requirements-dev.txt)", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

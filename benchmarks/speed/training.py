@@ -1,0 +1,100 @@
+"""The program's own training loop without its records, fed with whatever is to be measured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from data.views2d import Views2d
+from data.views3d import Views3d
+from engine.memory_format import memory_format
+from engine.precision import Precision
+from engine.pretrain import MakeViews, PretrainStep, PretrainTask
+from engine.recorder import Recorder
+from engine.run_state import RunState
+from engine.trainer import Trainer
+from models.pcrlv2_model import PCRLv2
+from models.pcrlv2_model_3d import PCRLv23d
+from utils.records import Views
+from utils.world import World
+
+N_LOCAL = 6
+EPOCH = 0
+
+
+class Sizes(NamedTuple):
+    """Shapes of one sample's views: C, and the space of a global and of a local view."""
+
+    channels: int
+    whole: tuple[int, ...]
+    local: tuple[int, ...]
+
+
+SIZES = {2: Sizes(3, (224, 224), (96, 96)), 3: Sizes(1, (64, 64, 32), (16, 16, 16))}
+QUICK_SIZES = {2: Sizes(3, (64, 64), (32, 32)), 3: Sizes(1, (16, 16, 16), (8, 8, 8))}
+# Training FLOPs of one sample at the published sizes and batches, as torch's FlopCounterMode counts those of this
+# program's three passes forward and backward. Layer by layer, with all restorations, they are 77 and 1270.
+GFLOP = {2: 57.5, 3: 766.0}
+
+
+def sizes_of(d: int, *, quick: bool) -> Sizes:
+    """The published sizes, or tiny ones."""
+    return (QUICK_SIZES if quick else SIZES)[d]
+
+
+def build_network(d: int) -> PCRLv2 | PCRLv23d:
+    """The network from random weights, in torch's default memory format."""
+    torch.manual_seed(0)
+    return PCRLv2(encoder_weights=None) if d == 2 else PCRLv23d()
+
+
+def build_views(d: int, sizes: Sizes) -> Views2d | Views3d:
+    """What makes a batch's views."""
+    return Views2d(global_size=sizes.whole[0], local_size=sizes.local[0], n_local=N_LOCAL) if d == 2 else Views3d()
+
+
+def random_views(sizes: Sizes, batch: int, device: torch.device) -> Views:
+    """Views of normal numbers, with targets in 0..1."""
+    whole, local = (batch, sizes.channels, *sizes.whole), (batch, N_LOCAL, sizes.channels, *sizes.local)
+    generator = torch.Generator(device).manual_seed(0)
+    first, second = (torch.randn(whole, generator=generator, device=device) for _ in range(2))
+    target = torch.rand(whole, generator=generator, device=device)
+    return Views(first, second, target, torch.randn(local, generator=generator, device=device))
+
+
+class NoBatches:
+    """Batches come from elsewhere."""
+
+    steps_per_epoch, batch_size = 1, 1
+
+    def __init__(self) -> None:
+        self.bad: dict[str, str] = {}
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
+        yield from ()
+
+
+def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *, amp: bool) -> Trainer:
+    """The loop as main.py sets it up, its steps to be called one by one.
+
+    Args:
+        d: 2 or 3.
+        device: that computes.
+        folder: where nothing is written.
+        views: what makes views of the batches that the steps are given.
+        amp: mixed precision.
+    """
+    layout = memory_format(d, device)
+    model = build_network(d).to(memory_format=layout)
+    precision = Precision.choose(device, amp=amp)
+    module: nn.Module = PretrainStep(model, precision, layout).to(device)
+    task = PretrainTask(module, views, n_stages=len(model.stages), n_local=N_LOCAL, epochs=1, peak_lr=1e-3, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
+    module.train()
+    return Trainer(
+        task, optimizer=optimizer, loader=NoBatches(), precision=precision,
+        recorder=Recorder(folder, about={}, active=False),
+        keeper=RunState(folder, fixed={}, save_minutes=1e9, writes=False), world=World(), epochs=1, seed=0,
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Lists of names, one a line: which images or scans pre-train, in which order."""
+
+import codecs
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from data.catalog.names import NameList, join_names
+from utils.atomic import whole_file
+from utils.errors import UserError
+from utils.seeding import seed_of
+
+NEWLINE, SPACE, TAB = 10, 32, 9
+# Lists are parsed so many bytes at a time, which bounds the memory that takes.
+PORTION = 1 << 22
+# Windows and old Macintosh line ends made plain, and the rarer ASCII blanks.
+PLAIN = {b"\r": b"\n", b"\x0b": b" ", b"\x0c": b" "}
+# No blanks, which end a name, and no bytes that are not UTF-8, which file names may have.
+LISTABLE = re.compile("[^ \t\n\r\x0b\x0c\0\ud800-\udfff]+")
+
+
+def list_path(folder: str | Path, name: str, part: str) -> Path:
+    """Where a list lies, e.g. ``train_val_txt/chest_train.txt``."""
+    return Path(folder) / f"{name}_{part}.txt"
+
+
+def read_names(path: str | Path) -> NameList:
+    """The names of a list: the first word of each line; what follows (labels) is left.
+
+    Blank lines, Windows line ends and a byte order mark are taken, repeated names are dropped and counted on stderr.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, names nothing, or a name leads out of the data set's folder.
+    """
+    path = Path(path)
+    parts = []
+    try:
+        with open(path, "rb") as file:
+            for text in _portions(file):
+                _check_encoding(text, path)
+                part = _first_words(text)
+                _check(part, path)
+                parts.append(part)
+    except OSError as error:
+        raise UserError(f"cannot read the list {path}: {error.strerror or error}") from error
+    names = join_names(parts)
+    if not len(names):
+        raise UserError(f"{path}: expected names, one a line, found none")
+    first = _first_of_each(names.hashes())
+    if not first.all():
+        print(f"{path}: {len(names) - int(first.sum())} repeated names are dropped", file=sys.stderr)
+        names = names.keep(first)
+    return names
+
+
+def _portions(file: IO[bytes]) -> Iterator[bytes]:
+    """The file's whole lines, some megabytes at a time, Windows and old Macintosh line ends made plain."""
+    rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+    while True:
+        block = file.read(PORTION)
+        text = rest + block
+        for odd, plain in PLAIN.items():
+            text = text.replace(odd, plain)
+        if not block:
+            yield text + b"\n"
+            return
+        cut = text.rfind(b"\n") + 1
+        if cut:
+            yield text[:cut]
+        rest = text[cut:]
+
+
+def _first_words(text: bytes) -> NameList:
+    """The first word of each line that has one; ``text`` ends with a line end."""
+    if not text.strip():
+        return NameList.of([])
+    data = np.frombuffer(text, dtype=np.uint8)
+    blanks = np.flatnonzero(data <= SPACE)
+    kinds = data[blanks]
+    line_ends = np.flatnonzero(kinds == NEWLINE)  # among the blanks
+    begins = np.concatenate([[0], blanks[line_ends[:-1]] + 1])
+    if data[begins].min() <= SPACE or not ((kinds == NEWLINE) | (kinds == SPACE) | (kinds == TAB)).all():
+        # Indented or empty lines, or control characters, which lists hardly have.
+        lines = (line.split(None, 1) for line in text.split(b"\n"))
+        return NameList.of(words[0] for words in lines if words)
+    stops = blanks[np.concatenate([[0], line_ends[:-1] + 1])]
+    # Words and what is between them, in turn.
+    lengths = np.diff(np.stack([begins, stops], axis=1).ravel(), append=len(data))
+    word = np.tile([True, False], len(begins))
+    return NameList(data[np.repeat(word, lengths)], np.cumsum(stops - begins))
+
+
+def _first_of_each(values: np.ndarray) -> np.ndarray:
+    """True where a value stands for the first time."""
+    ordered = np.sort(values)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return np.ones(len(values), dtype=bool)
+    mask = np.zeros(len(values), dtype=bool)
+    mask[np.unique(values, return_index=True)[1]] = True
+    return mask
+
+
+def _check_encoding(text: bytes, path: Path) -> None:
+    try:
+        codecs.utf_8_decode(text, "strict", True)
+    except UnicodeDecodeError as error:
+        line = text[text.rfind(b"\n", 0, error.start) + 1 :].partition(b"\n")[0]
+        raise UserError(f"{path}: expected UTF-8 text ({error.reason} in the line {line[:80]!r})") from None
+
+
+def _check(names: NameList, path: Path) -> None:
+    content = names.buffer
+    dots = bool(((content[1:] == ord(".")) & (content[:-1] == ord("."))).any())
+    odd = bool((content == 0).any() or (content == ord("\\")).any())
+    if dots or odd or bool((content[names.ends - names.lengths] == ord("/")).any()):
+        for name in names:
+            if name.startswith("/") or "\0" in name or ".." in name.replace("\\", "/").split("/"):
+                raise UserError(f"{path}: expected names within the data set's folder, got {name!r}")
+
+
+def cut_list(names: NameList, ratio: float) -> tuple[NameList, NameList]:
+    """The first int(ratio · n) names, which pre-train, and the rest, for fine-tuning."""
+    k = int(ratio * len(names))
+    return names.slice(0, k), names.slice(k, len(names))
+
+
+def fingerprint(names: NameList) -> str:
+    """A short hash of the names and their order, for ``run.json`` and for resuming."""
+    digest = hashlib.blake2b(np.ascontiguousarray(names.buffer).data, digest_size=8)
+    digest.update(np.ascontiguousarray(names.ends).data)
+    return digest.hexdigest()
+
+
+def seeded_order(names: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that depends on the seed and on the names alone, not on the file system.
+
+    Names that no list can hold, with blanks or not in UTF-8, are left out and counted on stderr.
+    """
+    names = list(names)
+    listable = [name for name in names if LISTABLE.fullmatch(name)]
+    if len(listable) < len(names):
+        print(f"{len(names) - len(listable)} names with blanks or not in UTF-8 are left out", file=sys.stderr)
+    return sorted(listable, key=lambda name: (seed_of(seed, "list", name), name))
+
+
+def write_list_once(path: Path, lines: Iterable[str], *, source: str) -> None:
+    """Keep a list that was made, and say so; one that is there already is left as it is.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    if path.is_file():
+        return
+    lines = list(lines)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--lists: cannot make {path.parent}: {error.strerror or error}") from error
+    with whole_file(path, "w") as file:
+        file.writelines(line + "\n" for line in lines)
+    print(f"made {path} from {source}: {len(lines)} names", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""Grey images of a list, by index."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.catalog.lists import fingerprint
+from data.catalog.names import NameList
+from data.readers.images import read_grey
+from utils.records import RawImages
+from utils.reused_memory import stack
+
+
+class ImageFiles:
+    """Grey images: (pixels uint8 1 H W,).
+
+    Args:
+        folders: where images lie.
+        names: of the images, relative to their folder.
+        folder_of: which folder each image is in.
+        longest: images are shrunk so that no side is longer, in pixels; 0 for as they are.
+    """
+
+    def __init__(self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, longest: int = 0) -> None:
+        self.folders, self.names, self.folder_of, self.longest = list(folders), names, folder_of, longest
+        self.fingerprint = fingerprint(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.folders[self.folder_of[index]] / self.names[index]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return (torch.from_numpy(read_grey(self.path(index), self.longest)).unsqueeze(0),)
+
+    def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawImages:
+        """Images side by side, each in the upper left corner of the largest height and width."""
+        images = [image for (image,) in samples]
+        sizes = torch.tensor([image.shape[1:] for image in images])
+        if (sizes == sizes[0]).all():
+            return RawImages(stack(images), sizes)
+        pixels = torch.zeros(len(images), 1, *sizes.amax(dim=0).tolist(), dtype=torch.uint8)
+        for i, image in enumerate(images):
+            pixels[i, :, : image.shape[1], : image.shape[2]] = image
+        return RawImages(pixels, sizes)

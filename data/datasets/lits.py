@@ -1,0 +1,40 @@
+"""LiTS as people have it on disk."""
+
+import re
+from pathlib import Path
+
+from data.catalog.file_index import find, require_folder
+from data.datasets.cases import Case, ReadSpec, Region
+from data.datasets.layout import Layout, require_complete
+from utils.errors import UserError
+
+# 2 is tumour, which lies in the liver.
+LITS_REGIONS = (Region("liver", (1, 2), 1),)
+LITS_CT, LITS_MASK = re.compile(r"volume-?(\d+)\.nii(?:\.gz)?"), re.compile(r"segmentation-?(\d+)\.nii(?:\.gz)?")
+
+
+def find_lits(root: str | Path) -> Layout:
+    """``train|test/CT/volumeN.nii.gz`` and ``seg/segmentationN.nii.gz`` (``volume-N`` and ``.nii`` too).
+
+    Scans of ``test`` that have a mask are the test part.
+
+    Raises:
+        UserError: no such folders, or masks of ``train`` are missing; says how many, and the first.
+    """
+    root = require_folder(root)
+    cases: dict[str, list[Case]] = {}
+    for part in ("train", "test"):
+        scans, masks = _numbered(root / part / "CT", LITS_CT), _numbered(root / part / "seg", LITS_MASK)
+        lacking = [str(path) for number, path in scans.items() if number not in masks] if part == "train" else []
+        require_complete(root, [f"no mask of {path}" for path in lacking], len(scans), "scans")
+        names = {number: f"{part}_volume{number}" for number in scans if number in masks}
+        cases[part] = [Case(name, name, (scans[number],), masks[number]) for number, name in names.items()]
+    if not cases["train"]:
+        raise UserError(f"--data: expected LiTS in {root}: train/CT/volumeN.nii.gz, train/seg/segmentationN.nii.gz")
+    test = [case.name for case in cases["test"]]
+    reading = ReadSpec(3, (0, 1, 2), hounsfield=True)
+    return Layout(cases["train"] + cases["test"], test, "the folder test", LITS_REGIONS, reading, exclusive=True)
+
+
+def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
+    return dict(sorted((int(match[1]), path) for path in find(folder) if (match := pattern.fullmatch(path.name))))

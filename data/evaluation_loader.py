@@ -1,0 +1,69 @@
+"""Batches of every sample once, in order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.datasets.raw import RawDataset
+from utils.errors import UserError
+from utils.workers import start_worker
+
+
+class _Readable(Dataset):
+    """(index, sample or None, reason) for each of some indices."""
+
+    def __init__(self, dataset: RawDataset, indices: range) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, tuple[Tensor, ...] | None, str]:
+        index = self.indices[place]
+        try:
+            return index, self.dataset[index], ""
+        except (UserError, OSError) as error:
+            return index, None, str(error)
+
+
+class EvaluationLoader:
+    """Batches of all samples once, in order, for evaluation; broken ones are left out, and named in ``bad``.
+
+    Args:
+        dataset: the samples.
+        batch_size: of one process.
+        workers: processes that read.
+        rank, world_size: this process's place; it reads every ``world_size``-th sample.
+        max_bad: share of samples that may be broken.
+    """
+
+    def __init__(
+        self, dataset: RawDataset, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
+        max_bad: float = 0.01,
+    ) -> None:  # fmt: skip
+        self.dataset, self.max_bad = dataset, max_bad
+        self.bad: dict[str, str] = {}
+        self.loader = DataLoader(
+            _Readable(dataset, range(rank, len(dataset), world_size)), batch_size=batch_size, num_workers=workers,
+            collate_fn=list, worker_init_fn=start_worker,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[tuple[list[int], Any]]:
+        """(indices, batch).
+
+        Raises:
+            UserError: more than ``max_bad`` of the samples are broken.
+        """
+        for items in self.loader:
+            self.bad.update({self.dataset.name(index): reason for index, sample, reason in items if sample is None})
+            if len(self.bad) > self.max_bad * len(self.dataset):
+                raise UserError(
+                    f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples to evaluate are broken, more than the "
+                    f"share of {self.max_bad} allowed; mend or remove them, or give a larger --max_bad; the first: "
+                    f"{next(iter(self.bad.values()))}"
+                )
+            good = [(index, sample) for index, sample, _ in items if sample is not None]
+            if good:
+                yield [index for index, _ in good], self.dataset.collate([sample for _, sample in good])

@@ -1,0 +1,54 @@
+"""Masks written on the grid of the image that they belong to."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from data.datasets.cases import Case, Region
+from data.readers.file_names import ending_of
+from utils.errors import UserError
+
+
+def regions_to_mask(chosen: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    """bool K *N to the mask that it means, uint8 *N; where regions overlap the later one is seen."""
+    mask = np.zeros(chosen.shape[1:], dtype=np.uint8)
+    for region, where in zip(regions, chosen, strict=True):
+        mask[where] = region.mask_value
+    return mask
+
+
+def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
+    """``{name}.png`` or, with the geometry of the case's own mask, ``{name}.nii.gz``; whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    ending = ".png" if mask.ndim == 2 else ".nii.gz"
+    path = folder / f"{case.name.replace(os.sep, '_')}{ending}"
+    # SimpleITK chooses the format by the name, and writes to a path only.
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if mask.ndim == 2:
+            Image.fromarray(mask).save(partial)
+        else:
+            sitk.WriteImage(_with_geometry(mask, case.mask), str(partial))
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--save_masks: cannot write {path} ({str(error).strip().rpartition(chr(10))[2]})") from None
+
+
+def _with_geometry(mask: np.ndarray, like: Path) -> sitk.Image:
+    image = sitk.GetImageFromArray(mask.transpose(2, 1, 0))
+    if ending_of(like) != ".npy":
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(like))
+        reader.ReadImageInformation()
+        image.SetSpacing(reader.GetSpacing())
+        image.SetOrigin(reader.GetOrigin())
+        image.SetDirection(reader.GetDirection())
+    return image

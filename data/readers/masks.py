@@ -1,0 +1,52 @@
+"""Masks: one file to whole numbers from 0 to 255."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.readers.images import LARGEST_PIXELS, why_unread
+from data.readers.volumes import read_volume
+from utils.errors import UserError
+
+MOST_LABELS = 256  # of a mask: it is kept as uint8
+
+
+def read_mask_image(path: Path) -> np.ndarray:
+    """The values of a PNG, H W, a palette's indices included.
+
+    Raises:
+        UserError: the file is missing, damaged, no PNG, in colour, or claims an absurd number of pixels.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise UserError(f"{path}: expected at most {LARGEST_PIXELS} pixels, its header claims {image.size}")
+            if len(image.getbands()) != 1:
+                raise UserError(f"{path}: expected a mask of one value a pixel, got {image.mode}")
+            return np.array(image)
+    except FileNotFoundError:
+        raise UserError(f"expected a mask, there is no file {path}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: expected a PNG mask, it is damaged or something else{why_unread(error)}") from None
+
+
+def read_mask(path: Path, dim: int) -> tuple[np.ndarray, tuple[float, ...]]:
+    """A mask's values, uint8 *N, and its spacing in mm.
+
+    Raises:
+        UserError: the file cannot be read, or has other values than whole numbers from 0 to 255.
+    """
+    values, spacing = (read_mask_image(path), (1.0, 1.0)) if dim == 2 else read_volume(path)
+    labels = values.astype(np.uint8)
+    if not (labels == values).all():
+        raise UserError(f"{path}: expected a mask of whole numbers from 0 to {MOST_LABELS - 1}")
+    return labels, spacing
+
+
+def mask_values(masks: Sequence[Path], dim: int) -> list[int]:
+    """All values above 0 of some masks."""
+    found = (np.unique(read_mask(path, dim)[0]).tolist() for path in masks)
+    return sorted(set(itertools.chain.from_iterable(found)) - {0})

@@ -1,0 +1,20 @@
+"""The centre of an image, as evaluation shows it."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+# Evaluation resizes to 256 before it cuts 224 out of the centre.
+MARGIN = 256 / 224
+
+
+def central_square(pixels: Tensor, side: int) -> Tensor:
+    """uint8 1 H W, shorter side resized to ``side`` · 256/224 (bilinear, antialias), to its centre, 1 side side."""
+    shorter = round(side * MARGIN)
+    height, width = pixels.shape[1:]
+    scale = shorter / min(height, width)
+    size = (
+        (shorter, max(shorter, int(width * scale))) if height <= width else (max(shorter, int(height * scale)), shorter)
+    )
+    resized = F.interpolate(pixels.unsqueeze(0), size=size, mode="bilinear", antialias=True)[0]
+    top, left = round((size[0] - side) / 2), round((size[1] - side) / 2)
+    return resized[:, top : top + side, left : left + side]

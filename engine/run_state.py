@@ -1,0 +1,117 @@
+"""The state of a run on disk: everything that an exact resume needs, the last one and the one before it."""
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from utils.atomic import temporary_name, whole_file
+from utils.checkpoints import on_cpu, read_checkpoint
+from utils.errors import UsageError, UserError
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+
+class Position(NamedTuple):
+    """Where a run stands: the next step to take."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+class RunState:
+    """Saves and finds the state of a run.
+
+    Args:
+        folder: where the states lie, ``OUTPUT/state``.
+        fixed: what must not change between a run and its resumption, by option name.
+        save_minutes: how often a state is saved within an epoch.
+        writes: False for the processes that must not write (all but rank 0).
+    """
+
+    def __init__(self, folder: Path, *, fixed: Mapping[str, Any], save_minutes: float, writes: bool = True) -> None:
+        self.folder, self.fixed, self.writes = folder, dict(fixed), writes
+        self.save_seconds = 60 * save_minutes
+        self.saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether ``save_minutes`` have passed since the last save."""
+        return self.writes and time.monotonic() - self.saved_at >= self.save_seconds
+
+    def save(self, position: Position, content: Mapping[str, Any]) -> None:
+        """Write the state whole; the one before it stays as ``previous.pt``.
+
+        Raises:
+            UserError: the folder cannot be written, or the disk is full; the states that were there still are.
+        """
+        self.saved_at = time.monotonic()
+        if not self.writes:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make {self.folder}: {error.strerror or error}") from error
+        last, previous = self.folder / LAST, self.folder / PREVIOUS
+        state = {"position": list(position), "fixed": self.fixed, **content}
+        with whole_file(last, before_replace=lambda: _keep_as(last, previous)) as file:
+            torch.save(on_cpu(state), file)
+
+    def find(self, resume: str | None) -> dict[str, Any] | None:
+        """The state to go on from, or None for a fresh start.
+
+        Args:
+            resume: ``'auto'`` for the newest readable state of this folder, if any; a path; or None.
+
+        Raises:
+            UsageError: an option differs from the run to resume; or the folder holds a run and ``resume`` is None.
+            UserError: the named state cannot be read.
+        """
+        found = [path for path in (self.folder / LAST, self.folder / PREVIOUS) if path.exists()]
+        if resume is None:
+            if found:
+                raise UsageError(
+                    f"--output: {self.folder.parent} holds a run already; "
+                    "go on with it by --resume auto, or name another folder"
+                )
+            return None
+        if resume != "auto":
+            return self._checked(Path(resume))
+        return self._newest_readable(found) if found else None
+
+    def _newest_readable(self, paths: list[Path]) -> dict[str, Any]:
+        for path in paths[:-1]:
+            try:
+                return self._checked(path)
+            except UsageError:
+                raise
+            except UserError:
+                continue
+        return self._checked(paths[-1])
+
+    def _checked(self, path: Path) -> dict[str, Any]:
+        state = read_checkpoint(path)
+        if "position" not in state or "fixed" not in state:
+            raise UserError(f"--resume: {path} holds weights, not the state of a run; start from weights with --init")
+        for name, value in self.fixed.items():
+            before = state["fixed"].get(name)
+            if before != value:
+                raise UsageError(
+                    f"--resume: {name} was {before} in {path} and is {value} now; it must not change within a run"
+                )
+        return state
+
+
+def _keep_as(path: Path, previous: Path) -> None:
+    """Give the file a second name, so that replacing the first leaves it there; at no moment are both names gone."""
+    if path.exists():
+        spare = temporary_name(previous)
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(path, spare)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, spare)
+        spare.replace(previous)

@@ -1,0 +1,60 @@
+"""Networks of downstream tasks: a pre-trained encoder, and what a task puts on it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.encoders import build_encoder
+from models.pretrained import Match, load_into
+
+# As published.
+DROPOUT = 0.2
+FEATURES = 512
+
+
+class Classifier(nn.Module):
+    """Encoder → average pool → dropout → linear; B C *S to logits, B K.
+
+    The sigmoid that turns logits into probabilities is left to the loss, where it is exact.
+
+    Args:
+        encoder: maps B C *S to the list of its stages' features, of which the last has 512 channels.
+        classes: K.
+    """
+
+    match: Match | None = None
+    """How many of the encoder's entries the weights had; None from scratch."""
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(DROPOUT)
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)[-1]
+        return self.head(self.dropout(features.flatten(2).mean(dim=2)))
+
+
+def build_classifier(
+    *, dim: int, classes: int, weights: str | Path | None = None, in_channels: int | None = None
+) -> Classifier:
+    """A classifier on the encoder of any ``.pt`` of ours or of the authors.
+
+    Args:
+        dim: 2 for the ResNet18 encoder, 3 for the 3D one.
+        classes: outputs, K.
+        weights: the file, or None for random weights from torch's global generator.
+        in_channels: of the input; default 3 in 2D and 1 in 3D, as in pre-training.
+
+    Raises:
+        UsageError: ``dim`` is neither 2 nor 3, or ``in_channels`` is below 1.
+        UserError: the file cannot be read, or nothing in it fits.
+    """
+    channels = in_channels or {2: 3}.get(dim, 1)
+    encoder = build_encoder(dim, channels)
+    model = Classifier(encoder, classes)
+    torch.nn.init.zeros_(model.head.bias)
+    model.match = None if weights is None else load_into(encoder, weights, channels)
+    return model

@@ -1,0 +1,85 @@
+"""Encoders with random weights, and for other numbers of input channels."""
+
+from collections.abc import Mapping
+from typing import Any, overload
+
+from torch import Tensor, nn
+
+from models.pcrlv2_model import build_unet
+from models.pcrlv2_model_3d import Encoder3d
+from utils.errors import UsageError, UserError
+
+# The first convolution of the 3D and of the 2D encoder; torchvision and timm call theirs as the latter.
+FIRST_CONVS = ("down_tr64.ops.0.conv1.weight", "conv1.weight")
+
+
+@overload
+def adapt_input(source: nn.Module, in_channels: int) -> nn.Module: ...
+@overload
+def adapt_input(source: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]: ...
+
+
+def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> nn.Module | dict[str, Tensor]:
+    """An encoder, or its weights, for inputs of another number of channels.
+
+    The first convolution's weights are summed over the channels they have, repeated ``in_channels`` times, and divided
+    by ``in_channels``. A grey image that is repeated over the channels therefore gives the features that it gave
+    before; repeating without dividing would multiply the first convolution's response by the number of channels, which
+    the running statistics of the BatchNorm behind it do not expect. In 3D, where the pre-trained input has one channel,
+    this is the published repetition over the channels of BraTS, but for the division. In 2D, whose pre-training sees
+    grey images as RGB, the three colours become one before they are repeated. With the number of channels that is there
+    already nothing changes.
+
+    Args:
+        source: a 2D or 3D encoder (changed in place), or its entries by name (left as they are).
+        in_channels: 1 or more.
+
+    Returns:
+        The same module, or a new dict of weights.
+
+    Raises:
+        UsageError: ``in_channels`` is below 1.
+        UserError: there is no first convolution of an encoder of ours.
+    """
+    if in_channels < 1:
+        raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")
+    name = _first_conv(source.state_dict() if isinstance(source, nn.Module) else source)
+    if not isinstance(source, nn.Module):
+        return {**source, name: _spread(source[name], in_channels)}
+    conv = source.get_submodule(name.removesuffix(".weight"))
+    assert isinstance(conv, nn.Conv2d | nn.Conv3d)
+    if conv.in_channels != in_channels:
+        conv.weight = nn.Parameter(_spread(conv.weight.detach(), in_channels))
+        conv.in_channels = in_channels
+    return source
+
+
+def _first_conv(entries: Mapping[str, Any]) -> str:
+    for name in FIRST_CONVS:
+        if name in entries:
+            return name
+    raise UserError(f"expected an encoder with {' or '.join(FIRST_CONVS)}, found neither")
+
+
+def _spread(weight: Tensor, in_channels: int) -> Tensor:
+    """O I *K to O in_channels *K of the same response to a repeated input."""
+    if weight.shape[1] == in_channels:
+        return weight
+    summed = weight.sum(dim=1, keepdim=True)
+    return (summed / in_channels).repeat_interleave(in_channels, dim=1)
+
+
+def build_encoder(dim: int, in_channels: int) -> nn.Module:
+    """An encoder with random weights: ResNet18 of segmentation-models-pytorch (``dim`` 2), or :class:`Encoder3d` (3).
+
+    Raises:
+        UsageError: ``dim`` is neither.
+    """
+    if dim == 2:
+        encoder = build_unet(classes=1, encoder_weights=None).encoder
+        # Which also tells a decoder built on it how many channels its first feature has, the input itself.
+        encoder.set_in_channels(in_channels, pretrained=False)
+        return encoder
+    if dim == 3:
+        return Encoder3d(in_channels=in_channels)
+    raise UsageError(f"dim: expected 2 or 3, got {dim}")

@@ -1,0 +1,245 @@
+"""Nodule candidates of LUNA16: cubes where the table says, classes in balance, and a run from end to end."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from data.datasets.candidates import (
+    REPEATS,
+    BalancedCubes,
+    Candidates,
+    cut_cube,
+    find_table,
+    open_candidates,
+    read_candidates,
+)
+from data.inputs import AugmentedCubes, eval_cubes
+from data.loader import Loader
+from data.readers.volumes import load_resampled
+from data.transforms.hounsfield import scale
+from losses.classification import balanced_cross_entropy
+from tests.programs import run
+from tests.scans import lung, write_scan
+from utils.errors import UserError
+from utils.records import LabelledCubes
+from utils.seeding import torch_generator
+
+HEADER = ["seriesuid", "coordX", "coordY", "coordZ", "class"]
+CUBE = (16, 24, 8)
+# A patient lying on the belly: x and y run backwards.
+BACKWARDS = {"TransformMatrix": "-1 0 0 0 -1 0 0 0 1"}
+
+
+def write_table(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+
+
+@pytest.fixture(scope="module")
+def luna(tmp_path_factory):
+    """Nine scans of subset 0 to 8 with two nodules and five false positives each; voxels are no cubes."""
+    root = tmp_path_factory.mktemp("luna")
+    rows = []
+    for i in range(9):
+        name, rng = f"1.3.6.{i}", np.random.default_rng(i)
+        volume = lung((20, 40, 50), seed=i)
+        (root / f"subset{i}").mkdir()
+        for k in range(7):
+            x, y, z = rng.integers((8, 8, 4), (42, 32, 16))
+            if k < 2:
+                volume[z - 1 : z + 2, y - 2 : y + 3, x - 2 : x + 3] = 50
+            rows.append([name, -100 + 0.8 * x, 30 + 0.9 * y, -50 + 1.5 * z, int(k < 2)])
+        write_scan(root / f"subset{i}" / f"{name}.mhd", volume, spacing=(0.8, 0.9, 1.5), origin=(-100.0, 30.0, -50.0))
+    write_table(root / "candidates_V2.csv", rows)
+    return root
+
+
+def options_of(data, output):
+    return [
+        "--phase", "finetune", "--data", data, "--output", output, "--lists", output.parent / "lists", "--n", "luna",
+        "--d", 3, "--b", 16, "--ratio", 0.3, "--workers", 0, "--lr", 1e-3, "--weight", "none", "--epochs", 0,
+        "--crop", *CUBE,
+    ]  # fmt: skip
+
+
+def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    status, error = run(monkeypatch, capsys, *options_of(luna, out))
+    assert status == 0, error
+    results = json.loads((out / "results.json").read_text())
+    assert results["test_part"] == "subset7 to subset9" and results["test_patients"] == 2
+    found = results["auroc"]["nodule"]
+    assert (found["positives"], found["negatives"]) == (4, 10) and found["low"] <= found["value"] <= found["high"]
+    with open(out / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 14 and {row["name"].split()[0] for row in rows} == {"1.3.6.7", "1.3.6.8"}
+    assert sum(int(row["label_nodule"]) for row in rows) == 4
+    assert (out / "roc.png").stat().st_size > 1000
+    listed = (tmp_path / "lists" / "luna_train.txt").read_text().split()
+    assert sorted(listed) == [f"1.3.6.{i}" for i in range(7)]
+
+
+def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_parts(luna, tmp_path):
+    parts = open_candidates(root=luna, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    listed = (tmp_path / "luna_train.txt").read_text().split()
+    train, valid, test = (set(part.patients) for part in parts[:3])
+    assert train | valid == set(listed[2:]) and not train & valid and test == {"1.3.6.7", "1.3.6.8"}
+    # Without subset7 to subset9 a fifth of the scans is held out.
+    copy = shutil.copytree(luna, tmp_path / "copy", ignore=shutil.ignore_patterns("subset7", "subset8"))
+    parts = open_candidates(root=copy, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    assert parts.test_source == "a fifth of the scans, held out" and set(parts.test.patients) < set(listed[2:])
+
+
+@pytest.mark.parametrize("fields", [{}, BACKWARDS])
+def test_cubes_are_those_of_the_whole_scan_at_1_mm(tmp_path, fields):
+    rng = np.random.default_rng(3)
+    volume = rng.integers(-1500, 1500, (20, 40, 50)).astype(np.int16)
+    path = write_scan(tmp_path / "s.mhd", volume, spacing=(0.7, 0.9, 1.7), origin=(-80.0, 12.0, 5.0), **fields)
+    whole = scale(load_resampled(path))
+    sign = np.array([-1, -1, 1] if fields else [1, 1, 1])
+    low = np.array([6, 3, 8])
+    point = np.array([-80.0, 12.0, 5.0]) + sign * (low + (np.array(CUBE) - 1) / 2)
+    cube = cut_cube(path, point, CUBE)
+    expected = whole[tuple(slice(s, s + c) for s, c in zip(low, CUBE, strict=True))]
+    assert cube.shape == CUBE and cube.dtype == np.float32
+    np.testing.assert_allclose(cube, expected, atol=1.01 / 2000)
+
+
+def test_a_nodule_is_in_the_middle_of_its_cube_and_air_beyond_the_scan(luna):
+    candidates = read_candidates(luna / "candidates_V2.csv")
+    for i in np.flatnonzero(candidates.labels[:, 0] == 1)[:6]:
+        name = candidates.scans[candidates.of_scan[i]]
+        cube = cut_cube(luna / f"subset{name[-1]}" / f"{name}.mhd", candidates.points[i], CUBE)
+        middle = cube[7:9, 11:13, 3:5]
+        assert middle.min() > 0.5  # 50 HU is 0.525, lung 0.075
+    path = luna / "subset0" / "1.3.6.0.mhd"
+    corner = cut_cube(path, (-100.0, 30.0, -50.0), CUBE)
+    assert (corner[:7] == 0).all() and (corner[:, :11] == 0).all() and (corner[:, :, :3] == 0).all()
+    assert corner[9:, 13:, 5:].max() > 0
+    with pytest.raises(UserError, match="expected candidates within the scan"):
+        cut_cube(path, (-200.0, 40.0, -40.0), CUBE)
+    with pytest.raises(UserError, match="there is no file"):
+        cut_cube(luna / "subset0" / "none.mhd", (0, 0, 0), CUBE)
+
+
+def made(labels):
+    n = len(labels)
+    points = np.arange(3 * n, dtype=float).reshape(n, 3)
+    return Candidates(["s"], np.zeros(n, int), points, np.array(labels, np.float32).reshape(n, 1))
+
+
+def test_an_epoch_is_balanced_and_each_false_positive_comes_before_any_comes_again():
+    labels = [1, 0, 0, 1] + [0] * 61
+    cubes = BalancedCubes(made(labels), {}, CUBE, seed=1)
+    assert len(cubes) == 2 * 2 * REPEATS
+    seen = [[cubes.which(epoch, i) for i in range(len(cubes))] for epoch in range(4)]
+    for epoch in seen:
+        assert [labels[i] for i in epoch] == [1, 0] * (len(cubes) // 2)
+        assert sorted(epoch[::2]) == [0] * REPEATS + [3] * REPEATS
+    others = [i for epoch in seen for i in epoch[1::2]]
+    negatives = [i for i, label in enumerate(labels) if not label]
+    assert sorted(others[:63]) == negatives and len(set(others[:20]) & set(others[20:40])) == 0
+    assert seen == [[BalancedCubes(made(labels), {}, CUBE, seed=1).which(e, i) for i in range(40)] for e in range(4)]
+    assert seen[0] != [BalancedCubes(made(labels), {}, CUBE, seed=2).which(0, i) for i in range(40)]
+    with pytest.raises(UserError, match="got 2 and 0 in 1 scans"):
+        BalancedCubes(made([1, 1]), {}, CUBE, seed=1)
+
+
+def test_batches_depend_on_seed_and_epoch_alone(luna, tmp_path):
+    parts = open_candidates(root=luna, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    one, two = (list(Loader(parts.train, batch_size=8, workers=w, seed=1).batches(1, 2)) for w in (0, 2))
+    assert one[0].cubes.shape == (8, 1, *CUBE) and one[0].labels.shape == (8, 1)
+    assert all(torch.equal(a, b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_inputs_are_normalised_as_in_pre_training_and_moved_in_training():
+    cubes = torch.rand(4, 1, *CUBE, generator=torch_generator("cubes"))
+    batch = LabelledCubes(cubes, torch.ones(4, 1))
+    inputs, labels = eval_cubes(batch)
+    torch.testing.assert_close(inputs, (cubes - cubes.mean((2, 3, 4), True)) / cubes.std((2, 3, 4), keepdim=True))
+    first, second = (AugmentedCubes()(batch, torch_generator("moved", i))[0] for i in (0, 1))
+    assert first.shape == inputs.shape and not torch.equal(first, second) and not torch.equal(first, inputs)
+    assert torch.equal(first, AugmentedCubes()(batch, torch_generator("moved", 0))[0]) and torch.equal(
+        labels, batch.labels
+    )
+
+
+def test_both_classes_count_the_same_however_many_there_are():
+    logits, labels = torch.tensor([[0.0], [2.0], [2.0], [2.0]]), torch.tensor([[1.0], [0], [0], [0]])
+    expected = (np.log(2) + np.log(1 + np.exp(2))) / 2
+    assert balanced_cross_entropy(logits, labels).item() == pytest.approx(expected)
+    assert balanced_cross_entropy(logits[:1], labels[:1]).item() == pytest.approx(np.log(2))
+
+
+def test_the_table_is_found_where_people_have_it(tmp_path):
+    root = tmp_path / "LUNA16"
+    root.mkdir()
+    with pytest.raises(UserError, match=r"expected candidates_V2.csv in .*LUNA16"):
+        find_table(root)
+    for folder in (tmp_path, root / "CSVFILES", root):
+        folder.mkdir(exist_ok=True)
+        write_table(folder / "candidates_V2.csv", [])
+        assert find_table(root) == folder / "candidates_V2.csv"
+
+
+def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(luna, tmp_path / "copy")
+    table = copy / "candidates_V2.csv"
+    rows = list(csv.reader(table.read_text().splitlines()))
+    crops = tmp_path / "crops" / "subset0"
+    crops.mkdir(parents=True)
+    (crops / "x_global_0.npy").touch()
+
+    def refused(message, data=copy, *more):
+        status, error = run(monkeypatch, capsys, *options_of(data, tmp_path / "out"), *more)
+        lines = [line for line in error.splitlines() if "error:" in line]
+        assert status == 1 and len(lines) == 1 and message in lines[0], error
+
+    refused("it holds crops; give the folder that they were made of", tmp_path / "crops")
+    refused("smaller --ratio", copy, "--ratio", 1)
+    for content, message in (
+        ("seriesuid,coordX,coordY,class\n1.3.6.0,1,2,0\n", "got seriesuid,coordX,coordY,class"),
+        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,x,0\n", "three numbers in mm and a class of 0 or 1"),
+        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,inf,0\n", "in row 1"),
+        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,3,2\n", "three numbers in mm and a class of 0 or 1"),
+        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2\n", "row 1 lacks one"),
+        ("seriesuid,coordX,coordY,coordZ,class\nelsewhere,1,2,3,1\n", "none of its 1 scans is there"),
+    ):
+        table.write_text(content)
+        refused(message)
+    # Some candidates of scans that are not there are left out and said; points outside of their scan are too many here.
+    write_table(table, [*rows[1:], ["elsewhere", 1, 2, 3, 1]])
+    parts = open_candidates(root=copy, lists=tmp_path / "lists", ratio=0.3, seed=1, cube=CUBE)
+    said = capsys.readouterr().err
+    assert (
+        "1 candidates in 1 scans that are not in" in said
+        and "elsewhere" in said
+        and "elsewhere" not in parts.test.files
+    )
+    write_table(table, [[name, 1e4, y, z, label] for name, _, y, z, label in rows[1:]])
+    refused("expected candidates within the scan")
+    # A listed scan whose file is gone.
+    write_table(table, rows[1:])
+    last = (tmp_path / "lists" / "luna_train.txt").read_text().split()[-1]
+    next(copy.glob(f"subset*/{last}.mhd")).unlink()
+    refused("1 of its 5 names are not in")
+
+
+def test_only_the_part_about_a_candidate_is_read(luna, monkeypatch):
+    asked = []
+    reader = sitk.ImageFileReader
+
+    class Watched(reader):
+        def SetExtractSize(self, size):
+            asked.append(size)
+            super().SetExtractSize(size)
+
+    monkeypatch.setattr(sitk, "ImageFileReader", Watched)
+    cut_cube(luna / "subset0" / "1.3.6.0.mhd", (-80.0, 48.0, -35.0), (8, 8, 8))
+    ((x, y, z),) = asked
+    assert 10 <= x <= 13 and 9 <= y <= 12 and 6 <= z <= 9

@@ -1,0 +1,234 @@
+"""Fine-tuning as people run it, and its parts: splits, labels, loss, AUROC, best epoch."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from data.catalog.labels import (
+    CHEXPERT_FINDINGS,
+    chest_patient,
+    chexpert_patient,
+    read_chexpert_labels,
+    read_listed_labels,
+)
+from data.catalog.splits import split_by_patient
+from data.datasets.classification import open_classification
+from data.inputs import AugmentedInputs
+from data.transforms.central_crop import central_square
+from evaluation.metrics import auroc, weighted_auroc
+from losses.classification import known_cross_entropy
+from models.classification import build_classifier
+from models.pretrained import load_encoder
+from tests.programs import run
+from utils.errors import UserError
+from utils.records import LabelledImages
+from utils.seeding import torch_generator
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def chexpert(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chexpert") / "CheXpert-v1.0-small"
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(12):
+        for view in range(1 + patient % 2):
+            name = f"train/patient{patient:05}/study1/view{view + 1}_frontal.jpg"
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (50, 41), dtype=np.uint8)).save(root / name)
+            rows.append(
+                [f"CheXpert-v1.0-small/{name}", *(["", "0.0", "1.0", "-1.0"][(patient + k) % 4] for k in range(14))]
+            )
+    with open(root / "train.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["Path", *CHEXPERT_FINDINGS], *rows])
+    return root.parent
+
+
+def options_of(data, output, name="chest", weight="none"):
+    return [
+        "--phase", "finetune", "--data", data, "--output", output, "--lists", output.parent / "lists", "--n", name,
+        "--d", 2, "--b", 4, "--ratio", 0.2, "--workers", 0, "--global_size", 64, "--lr", 1e-3, "--weight", weight,
+    ]  # fmt: skip
+
+
+def numbers_of(output):
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: line[k] for k in ("epoch", "total", "valid_loss", "best_epoch")} for line in lines]
+
+
+def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "encoder.pt"
+    torch.manual_seed(5)
+    encoder = build_classifier(dim=2, classes=1).encoder
+    torch.save({"state_dict": encoder.state_dict()}, weights)
+    whole, third = tmp_path / "whole", tmp_path / "third"
+    status, error = run(monkeypatch, capsys, *options_of(nih, whole, weight=weights), "--epochs", 2)
+    assert status == 0, error
+    assert "of 120 entries matched" in error and "Hernia: no positives in the test part" in error
+    results = json.loads((whole / "results.json").read_text())
+    losses = [line["valid_loss"] for line in numbers_of(whole)]
+    assert results["best_epoch"] == int(np.argmin(losses)) and results["valid_loss"] == min(losses)
+    assert results["test_part"] == "chest_test.txt" and "Hernia" in results["without_auroc"]
+    with open(whole / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    listed = [line.split()[0] for line in (tmp_path / "lists" / "chest_test.txt").read_text().splitlines()]
+    assert [row["name"] for row in rows] == listed and len(rows) == results["test_images"]
+    for name, found in results["auroc"].items():
+        truth, scores = ([float(row[column]) for row in rows] for column in (f"label_{name}", name))
+        assert found["value"] == pytest.approx(roc_auc_score(truth, scores), abs=0.02)
+        assert found["low"] <= found["value"] <= found["high"]
+    assert Image.open(whole / "roc.png").width > 100
+    assert load_encoder(whole / "best.pt", dim=2).match.matched == 120
+    # From the state after epoch 1, in another folder; the best weights come along in the state.
+    resume = ["--epochs", 2, "--resume", whole / "state" / "previous.pt"]
+    status, error = run(monkeypatch, capsys, *options_of(nih, third, weight=weights), *resume)
+    assert status == 0, error
+    assert numbers_of(third) == numbers_of(whole)[2:]
+    assert json.loads((third / "results.json").read_text()) == results
+    (whole / "predictions.csv").unlink()
+    again = ["--epochs", 2, "--resume", "auto"]
+    status, error = run(monkeypatch, capsys, *options_of(nih, whole, weight=weights), *again)
+    assert status == 0 and "not looked at again" in error and not (whole / "predictions.csv").exists()
+
+
+def test_chexpert_holds_out_patients_and_ignores_the_uncertain(chexpert, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    options = [*options_of(chexpert, out, "chexpert"), "--epochs", 0, "--uncertain", "ignore"]
+    status, error = run(monkeypatch, capsys, *options)
+    assert status == 0, error
+    results = json.loads((out / "results.json").read_text())
+    assert results["test_part"] == "a fifth of the patients, held out" and results["test_patients"] == 2
+    with open(out / "predictions.csv", newline="") as file:
+        labels = [row[f"label_{name}"] for row in csv.DictReader(file) for name in CHEXPERT_FINDINGS]
+    assert set(labels) == {"", "0", "1"}
+
+
+def test_wrong_input_is_one_line(nih, tmp_path, monkeypatch, capsys):
+    (tmp_path / "given").mkdir()
+    names = [path.name for path in sorted((nih / "images").iterdir())]
+    (tmp_path / "given" / "chest_train.txt").write_text("".join(name + "\n" for name in names))
+    (tmp_path / "broken.pt").write_text("no weights")
+    for options, message in (
+        (["--ratio", 1.0], "give a smaller --ratio"),
+        (["--lists", tmp_path / "given"], "expected a name and 14 labels"),
+        (["--weight", tmp_path / "broken.pt"], "broken.pt holds more than tensors"),
+    ):
+        status, error = run(monkeypatch, capsys, *options_of(nih, tmp_path / "out"), *options)
+        lines = [line for line in error.splitlines() if "error:" in line]
+        assert status == 1 and len(lines) == 1 and message in lines[0], error
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    status, error = run(monkeypatch, capsys, *options_of(nih, tmp_path / "out"))
+    assert status == 1 and "requirements-downstream.txt" in error and not (tmp_path / "out").exists()
+
+
+def test_no_patient_is_in_two_parts_and_all_images_are_in_one():
+    names = [f"{i:08}_{k:03}.png" for i in range(40) for k in range(1 + i % 3)]
+    patients = [chest_patient(name) for name in names]
+    parts = split_by_patient(names, patients, test=[], test_patients=[], seed=1)
+    groups = [{chest_patient(name) for name in part} for part in parts]
+    assert sorted(n for part in parts for n in part) == names
+    assert sum(map(len, groups)) == 40 and [len(group) for group in groups] == [29, 3, 8]
+    assert parts == split_by_patient(names, patients, test=[], test_patients=[], seed=1)
+    assert parts != split_by_patient(names, patients, test=[], test_patients=[], seed=2)
+    # A patient of the test list trains nowhere.
+    parts = split_by_patient(names, patients, test=["00000001_007.png"], test_patients=["00000001"], seed=1)
+    assert parts.test == ["00000001_007.png"] and not any("00000001" in n for n in parts.train + parts.valid)
+    with pytest.raises(UserError, match="--ratio"):
+        split_by_patient(names[:3], patients[:3], test=[], test_patients=[], seed=1)
+    assert chexpert_patient("train/patient00007/study2/view1_frontal.jpg") == "train/patient00007"
+
+
+def test_what_pre_trained_does_not_fine_tune(nih, tmp_path):
+    parts = open_classification(name="chest", root=nih, lists=tmp_path, ratio=0.5, seed=1, size=64)
+    listed = [line.split()[0] for line in (tmp_path / "chest_train.txt").read_text().splitlines()]
+    used = [part.name(i) for part in (parts.train, parts.valid) for i in range(len(part))]
+    assert sorted(used) == sorted(listed[len(listed) // 2 :])
+    truth = read_listed_labels(tmp_path / "chest_train.txt")
+    for i in range(len(parts.train)):
+        assert tuple(parts.train[i][1].tolist()) == truth[parts.train.name(i)]
+
+
+@pytest.mark.parametrize(("uncertain", "value"), [("ones", 1.0), ("zeros", 0.0), ("ignore", NAN)])
+def test_uncertain_labels(tmp_path, uncertain, value):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train.csv").write_text(
+        ",".join(["Path", *CHEXPERT_FINDINGS]) + "\nCheXpert-v1.0/train/p/s/v.jpg,1.0,0.0,-1.0" + "," * 11 + "\n"
+    )
+    labels = read_chexpert_labels(tmp_path, uncertain=uncertain)
+    np.testing.assert_equal(labels, {"train/p/s/v.jpg": (1.0, 0.0, value, *[0.0] * 11)})
+    (tmp_path / "train.csv").write_text(",".join(["Path", *CHEXPERT_FINDINGS]) + "\nx,2" + "," * 13 + "\n")
+    with pytest.raises(UserError, match="row 1"):
+        read_chexpert_labels(tmp_path, uncertain=uncertain)
+
+
+def test_loss_by_hand_and_unknown_labels_give_no_gradient():
+    logits = torch.tensor([[0.0, 2.0], [1.0, -3.0]], requires_grad=True)
+    loss = known_cross_entropy(logits, torch.tensor([[1.0, NAN], [0.0, 1.0]]))
+    expected = (np.log(2) + np.log(1 + np.e) + np.log(1 + np.exp(3))) / 3
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert logits.grad[0, 1] == 0 and (logits.grad != 0).sum() == 3
+    assert known_cross_entropy(logits, torch.full((2, 2), NAN)).item() == 0
+
+
+def test_auroc_by_hand_and_against_scikit_learn():
+    scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
+    # Pairs (positive, negative): 0.4 beats 0.1 and ties with 0.4, 0.8 beats both: 3.5 of 4.
+    assert weighted_auroc(scores, positive, np.ones(4)) == 0.875
+    rng = np.random.default_rng(0)
+    scores, positive = np.sort(rng.integers(0, 20, 60)), rng.random(60) < 0.4
+    weights = rng.integers(0, 3, 60)
+    expected = roc_auc_score(positive, scores, sample_weight=weights)
+    assert weighted_auroc(scores, positive, weights) == pytest.approx(expected)
+    assert np.isnan(weighted_auroc(scores, positive, weights * positive))
+
+
+def test_classes_without_positives_or_negatives_are_named_and_unknown_labels_left_out():
+    scores = np.array([[0.1, 0.2, 0.3], [0.9, 0.4, 0.5], [0.6, 0.1, 0.2], [0.2, 0.3, 0.1]])
+    labels = np.array([[0, 0, 1], [1, 0, 1], [NAN, 0, NAN], [0, 0, 1]])
+    found = auroc(scores, labels, ["a", "b", "c"], patients=list("pqrs"), seed=0, replicates=50)
+    assert found.missing == {"b": "no positives", "c": "no negatives"}
+    assert found.per_class.keys() == {"a"} and found.mean.value == 1.0
+    assert auroc(scores, labels * 0, ["a", "b", "c"], patients=list("pqrs"), seed=0).mean is None
+
+
+def test_intervals_are_over_patients():
+    rng = np.random.default_rng(1)
+    labels = (rng.random((30, 1)) < 0.5).astype(float)
+    scores = rng.random((30, 1)) + 0.5 * labels
+    alone = auroc(scores, labels, ["a"], patients=[str(i) for i in range(30)], seed=0).per_class["a"]
+    # Each image ten times: as many patients, so no more is known.
+    people = [str(i) for i in range(30)] * 10
+    many = auroc(np.tile(scores, (10, 1)), np.tile(labels, (10, 1)), ["a"], patients=people, seed=0).per_class["a"]
+    assert alone.low < alone.value < alone.high and many.value == pytest.approx(alone.value)
+    assert (many.low, many.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+
+
+def test_evaluation_sees_the_centre_and_training_random_boxes():
+    image = torch.zeros(1, 256, 300, dtype=torch.uint8)
+    image[:, 16:240, 38:262] = 200
+    assert (central_square(image, 224) == 200).all() and central_square(image, 224).shape == (1, 224, 224)
+    assert central_square(torch.zeros(1, 300, 50, dtype=torch.uint8), 64).shape == (1, 64, 64)
+    pixels = torch.randint(0, 255, (3, 1, 40, 50), dtype=torch.uint8, generator=torch_generator("images"))
+    batch = LabelledImages(pixels, torch.tensor([[40, 50]] * 3), torch.zeros(3, 2))
+    first, second = (AugmentedInputs(32)(batch, torch_generator("views", step))[0] for step in (0, 1))
+    assert first.shape == (3, 3, 32, 32) and not torch.equal(first, second)
+    assert torch.equal(first, AugmentedInputs(32)(batch, torch_generator("views", 0))[0])
+
+
+@pytest.mark.parametrize(("dim", "shape"), [(2, (2, 3, 64, 32)), (3, (2, 4, 16, 8, 24))])
+def test_classifiers_of_both_dimensions(tmp_path, dim, shape):
+    torch.manual_seed(0)
+    source = build_classifier(dim=dim, classes=1)
+    torch.save({"state_dict": source.encoder.state_dict()}, tmp_path / "x.pt")
+    model = build_classifier(dim=dim, classes=5, weights=tmp_path / "x.pt", in_channels=shape[1])
+    assert model.match.matched == model.match.expected == len(source.encoder.state_dict())
+    assert model(torch.rand(shape)).shape == (2, 5)
+    assert build_classifier(dim=dim, classes=5).match is None

@@ -1,0 +1,188 @@
+"""Encoders as other programs take them: safetensors, ONNX, other numbers of input channels."""
+
+import subprocess
+import sys
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torchvision
+
+from models import export
+from models.encoders import adapt_input, build_encoder
+from models.export import load_adapted, main
+from models.pcrlv2_model_3d import Encoder3d, PCRLv23d
+from models.pretrained import read_weights
+from utils.checkpoints import save_checkpoint
+from utils.errors import UsageError, UserError
+
+SECOND_SHAPES = {2: (3, 3, 96, 64), 3: (3, 1, 24, 8, 16)}
+
+
+def unsettle(module, seed=0):
+    """Running statistics and scales that no fresh network has, so that losing them shows."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in module.state_dict().items():
+        if "bn" in name or "downsample.1" in name:
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape, generator=generator) * 0.5 + 0.5)
+            else:
+                value.fill_(7)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    for dim, module in {2: build_encoder(2, 3), 3: PCRLv23d()}.items():
+        save_checkpoint(folder / f"{dim}.pt", {"opt": {}, "state_dict": unsettle(module).state_dict(), "epoch": 1})
+    return {dim: folder / f"{dim}.pt" for dim in (2, 3)}
+
+
+def run(files, dim, to, out, *more):
+    return main([str(files[dim]), "--dim", str(dim), "--to", to, "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def safetensors2d(files, tmp_path_factory):
+    safetensors = pytest.importorskip("safetensors.torch")
+    out = tmp_path_factory.mktemp("out") / "e.safetensors"
+    run(files, 2, "safetensors", out)
+    return safetensors.load_file(out)
+
+
+def features_of(model, x):
+    if isinstance(model, smp.Unet):
+        return model.encoder(x)[-1]
+    if hasattr(model, "forward_features"):
+        return model.forward_features(x)
+    return torch.nn.Sequential(*list(model.children())[:-2])(x)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: smp.Unet("resnet18", encoder_weights=None),
+        torchvision.models.resnet18,
+        lambda: timm.create_model("resnet18"),
+    ],
+    ids=["smp", "torchvision", "timm"],
+)
+def test_2d_safetensors_go_into_other_libraries_and_compute_the_same(files, safetensors2d, build):
+    other = build().eval()
+    if isinstance(other, smp.Unet):
+        other.encoder.load_state_dict(dict(safetensors2d))
+    else:
+        report = other.load_state_dict(safetensors2d, strict=False)
+        assert report.unexpected_keys == [] and sorted(report.missing_keys) == ["fc.bias", "fc.weight"]
+    x = torch.randn(2, 3, 64, 96)
+    encoder, _ = load_adapted(files[2], 2)
+    torch.testing.assert_close(features_of(other, x), encoder(x)[-1])
+
+
+def test_3d_safetensors_go_into_the_encoder(files, tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.torch")
+    run(files, 3, "safetensors", tmp_path / "e.safetensors")
+    entries = safetensors.load_file(tmp_path / "e.safetensors")
+    encoder = Encoder3d()
+    encoder.load_state_dict(entries)
+    weights = read_weights(files[3])
+    assert all(torch.equal(value, weights[name]) for name, value in encoder.state_dict().items())
+    count = len(encoder.state_dict())
+    assert f"{count} of {count} entries matched\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_onnx_gives_the_features_of_torch_at_another_size_and_batch(files, dim, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    out = tmp_path / "e.onnx"
+    run(files, dim, "onnx", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.onnx"]
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    x = torch.randn(SECOND_SHAPES[dim], generator=torch.Generator().manual_seed(1))
+    encoder, _ = load_adapted(files[dim], dim)
+    with torch.no_grad():
+        expected = encoder(x)[1 if dim == 2 else 0 :]
+    found = session.run(None, {"image": x.numpy()})
+    assert [o.name for o in session.get_outputs()] == [f"stage{i + 1}" for i in range(len(expected))]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.from_numpy(a), b, rtol=1e-3, atol=1e-4)
+    single = session.run(None, {"image": x[:1].numpy()})
+    torch.testing.assert_close(torch.from_numpy(single[-1]), expected[-1][:1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dim", "channels"), [(2, 1), (2, 4), (2, 5), (3, 2), (3, 4)])
+def test_a_repeated_input_gives_the_features_of_before(files, dim, channels):
+    before, _ = load_adapted(files[dim], dim)
+    after, match = load_adapted(files[dim], dim, channels)
+    assert match.matched == match.expected
+    n = 3 if dim == 2 else 1
+    grey = torch.randn(2, 1, *SECOND_SHAPES[dim][2:], generator=torch.Generator().manual_seed(2))
+    a = before(grey.repeat(1, n, *[1] * dim))
+    b = after(grey.repeat(1, channels, *[1] * dim))
+    torch.testing.assert_close(a[-1], b[-1], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(a[-1], before(grey.repeat(1, n, *[1] * dim) * 1.5)[-1], rtol=1e-3, atol=1e-4)
+    in_place = adapt_input(before, channels)
+    assert in_place is before
+    torch.testing.assert_close(in_place(grey.repeat(1, channels, *[1] * dim))[-1], b[-1])
+
+
+def test_the_number_of_channels_that_is_there_changes_nothing(files):
+    weights = read_weights(files[2])
+    assert torch.equal(adapt_input(weights, 3)["conv1.weight"], weights["conv1.weight"])
+    assert weights["conv1.weight"].std(dim=1).max() > 0  # the colours stay different
+    adapt_input(weights, 2)
+    assert weights["conv1.weight"].shape[1] == 3
+
+
+def test_an_adapted_2d_encoder_tells_a_decoder_its_channels(files):
+    encoder, _ = load_adapted(files[2], 2, 4)
+    assert encoder.out_channels[0] == 4
+
+
+def test_an_export_with_more_channels_can_be_exported_again(files, tmp_path):
+    encoder, _ = load_adapted(files[3], 3, 4)
+    save_checkpoint(tmp_path / "four.pt", {"state_dict": encoder.state_dict()})
+    again, match = load_adapted(tmp_path / "four.pt", 3)
+    assert again.down_tr64.ops[0].conv1.in_channels == 4 and match.matched == match.expected
+
+
+def test_entries_that_do_not_match_are_said(files, tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    weights = dict(read_weights(files[3]))
+    del weights["down_tr512.ops.1.bn1.weight"]
+    save_checkpoint(tmp_path / "part.pt", {"state_dict": weights})
+    main([str(tmp_path / "part.pt"), "--dim", "3", "--to", "safetensors", "--out", str(tmp_path / "e")])
+    expected = len(Encoder3d().state_dict())
+    assert f"{expected - 1} of {expected} entries matched; the others are random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "to"), [("safetensors.torch", "safetensors"), ("onnxscript", "onnx"), ("onnx", "onnx")]
+)
+def test_a_missing_package_is_one_line_and_writes_nothing(files, tmp_path, monkeypatch, package, to):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{package}, which is not installed: pip install -r requirements-down") as e:
+        run(files, 2, to, tmp_path / "e")
+    assert "\n" not in str(e.value) and list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_refused(files, tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other.pt: expected an encoder"):
+        load_adapted(tmp_path / "other.pt", 3)
+    with pytest.raises(UserError, match="none of its"):
+        load_adapted(files[2], 3)
+    with pytest.raises(UsageError, match="expected 1 or more, got 0"):
+        adapt_input(Encoder3d(), 0)
+    with pytest.raises(UsageError, match="expected 2 or 3, got 4"):
+        export.build_encoder(4, 1)
+
+
+def test_the_command_ends_with_one_line(tmp_path):
+    command = [sys.executable, "-m", "models.export", "no.pt", "--dim", "2", "--to", "onnx", "--out", tmp_path / "e"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no.pt" in done.stderr
