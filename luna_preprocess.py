@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
-from tqdm import tqdm
 
 from data.catalog.file_index import find, require_folder
 from data.crop_pairs import CropSettings, Scan, is_finished, preprocess_scan, read_record, write_record
@@ -18,6 +17,7 @@ from utils.arguments import OneLineParser, nearest_multiples, number
 from utils.atomic import whole_file
 from utils.errors import UserError, run_command
 from utils.process_pool import run_jobs
+from utils.progress import progress, say
 from utils.world import World, read_world
 
 # One thread a worker: scans are shared out over processes. Read by the libraries that NumPy loads.
@@ -99,11 +99,10 @@ def preprocess_all(scans: Sequence[Scan], settings: CropSettings, *, workers: in
         print(f"{len(scans) - len(todo)} of {len(scans)} scans are finished already", file=sys.stderr)
     failed = 0
     jobs = run_jobs(partial(preprocess_one, settings), todo, workers=min(workers, max(1, len(todo))))
-    bar = tqdm(jobs, total=len(todo), unit="scan", desc=f"scans of process {world.rank}", disable=None)
-    for scan, result in bar:
+    for scan, result in progress(jobs, name=f"process {world.rank}", unit="scan", total=len(todo)):
         if isinstance(result, UserError):
             failed += 1
-            tqdm.write(f"failed: {result}", file=sys.stderr)
+            say(f"failed: {result}")
             write_record(scan, {"scan": scan.name, "settings": settings.as_dict(), "pairs": 0, "failure": str(result)})
     return failed
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.datasets.images import ImageFiles
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.progress import progress
 
 # Images between two moments at which what was made is put on the disk; a killed process repeats so many at most.
 FLUSH_EVERY = 1000
@@ -64,7 +64,7 @@ class CachedImages(ImageFiles):
         self._check_room(len(todo))
         jobs = DataLoader(_Shrunk(self, todo), batch_size=None, num_workers=workers)
         made: dict[int, tuple[int, int]] = {}
-        for index, image in tqdm(jobs, desc=f"cache {self.file('pixels')}", unit="image", disable=None):
+        for index, image in progress(jobs, name=f"cache {self.file('pixels')}", unit="image"):
             if image is None:
                 made[index] = (BROKEN, BROKEN)
             else:
