@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import luna_preprocess
-from data import crop_pairs as luna_pairs
+from data import crop_pairs
 from data.crops import LOCAL_SHAPE
 from tests.scans import lung, write_scan
 from utils.errors import UserError
@@ -100,10 +100,10 @@ def test_crops_are_those_of_the_whole_scan(luna, tmp_path, monkeypatch):
     made = {}
     for needed in (True, False):
         if not needed:
-            monkeypatch.setattr(luna_pairs, "reach", lambda room, shape: (slice(None),) * 3)
-        scan = luna_pairs.Scan(luna / "subset1" / "1.3.6.1.mhd", tmp_path / str(needed))
+            monkeypatch.setattr(crop_pairs, "reachable_region", lambda room, shape: (slice(None),) * 3)
+        scan = crop_pairs.Scan(luna / "subset1" / "1.3.6.1.mhd", tmp_path / str(needed))
         scan.target.mkdir()
-        luna_pairs.preprocess_scan(scan, luna_pairs.Settings((16, 24, 8), (0.5, 0.5), 6, 0, "float32"))
+        crop_pairs.preprocess_scan(scan, crop_pairs.CropSettings((16, 24, 8), (0.5, 0.5), 6, 0, "float32"))
         made[needed] = arrays(scan.target)
     assert len(made[True]) == 12 and same(made[True], made[False])
 
@@ -112,11 +112,11 @@ def test_a_scan_half_made_with_other_settings_is_made_anew(luna, tmp_path):
     save, options = tmp_path / "out", ["--workers", "1", "--fold", "0"]
     assert preprocess(luna, save, *options).returncode == 0
     before, record = arrays(save), save / "subset0" / "1.3.6.0.json"
-    scan = luna_pairs.Scan(luna / "subset0" / "1.3.6.0.mhd", save / "subset0")
-    other = luna_pairs.Settings((16, 24, 8), (1, 1), 2, 7, "float32")
+    scan = crop_pairs.Scan(luna / "subset0" / "1.3.6.0.mhd", save / "subset0")
+    other = crop_pairs.CropSettings((16, 24, 8), (1, 1), 2, 7, "float32")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(luna_pairs.FileGroup, "sync", lambda group: (_ for _ in ()).throw(KeyboardInterrupt))
-        luna_pairs.preprocess_scan(scan, other)
+        patch.setattr(crop_pairs.FileGroup, "sync", lambda group: (_ for _ in ()).throw(KeyboardInterrupt))
+        crop_pairs.preprocess_scan(scan, other)
     assert not record.exists() and not same(before, arrays(save))
     assert preprocess(luna, save, *options).returncode == 0
     assert same(before, arrays(save))

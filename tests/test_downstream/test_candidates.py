@@ -24,39 +24,15 @@ from data.readers.volumes import load_resampled
 from data.transforms.hounsfield import scale
 from losses.classification import balanced_cross_entropy
 from tests.programs import run
-from tests.scans import lung, write_scan
+from tests.scans import write_scan
+from tests.test_downstream.conftest import write_table
 from utils.errors import UserError
 from utils.records import LabelledCubes
 from utils.seeding import torch_generator
 
-HEADER = ["seriesuid", "coordX", "coordY", "coordZ", "class"]
 CUBE = (16, 24, 8)
 # A patient lying on the belly: x and y run backwards.
 BACKWARDS = {"TransformMatrix": "-1 0 0 0 -1 0 0 0 1"}
-
-
-def write_table(path, rows):
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([HEADER, *rows])
-
-
-@pytest.fixture(scope="module")
-def luna(tmp_path_factory):
-    """Nine scans of subset 0 to 8 with two nodules and five false positives each; voxels are no cubes."""
-    root = tmp_path_factory.mktemp("luna")
-    rows = []
-    for i in range(9):
-        name, rng = f"1.3.6.{i}", np.random.default_rng(i)
-        volume = lung((20, 40, 50), seed=i)
-        (root / f"subset{i}").mkdir()
-        for k in range(7):
-            x, y, z = rng.integers((8, 8, 4), (42, 32, 16))
-            if k < 2:
-                volume[z - 1 : z + 2, y - 2 : y + 3, x - 2 : x + 3] = 50
-            rows.append([name, -100 + 0.8 * x, 30 + 0.9 * y, -50 + 1.5 * z, int(k < 2)])
-        write_scan(root / f"subset{i}" / f"{name}.mhd", volume, spacing=(0.8, 0.9, 1.5), origin=(-100.0, 30.0, -50.0))
-    write_table(root / "candidates_V2.csv", rows)
-    return root
 
 
 def options_of(data, output):

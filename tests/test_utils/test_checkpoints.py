@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from utils.checkpoints import on_cpu, read_checkpoint, save_checkpoint, weights_due, weights_name
+from utils.checkpoints import find_absurd, on_cpu, read_checkpoint, save_checkpoint, weights_due, weights_name
 from utils.errors import UserError
 
 CONTENT = {
@@ -128,6 +128,21 @@ def test_cut_and_damaged_files_give_content_or_one_line(tmp_path, zipped):
                 refused += 1
                 assert f"{tmp_path}/w.pt" in str(error) and "\n" not in str(error)
     assert refused >= len(cuts)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.nan, "b has values that are not finite"),
+        (-torch.inf, "b has values that are not finite"),
+        (-1e33, "b has values up to 1e+33"),
+    ],
+)
+def test_the_first_entry_with_a_value_that_no_weights_have_is_named(value, words):
+    entries = {"a": torch.ones(2, 3), "n": torch.tensor(10**12), "none": torch.zeros(0), "b": torch.ones(3)}
+    assert find_absurd({**entries, "half": torch.full((2,), 6e4, dtype=torch.float16)}) is None
+    entries["b"][2] = value
+    assert find_absurd({**entries, "c": torch.full((1,), torch.nan)}) == words
 
 
 def test_weights_are_due_every_100_epochs_at_240_and_at_the_last():

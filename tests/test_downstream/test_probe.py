@@ -28,7 +28,7 @@ from evaluation.probes import STRENGTHS, LinearProbe, choose_strength, knn_score
 from models.classification import build_classifier
 from models.encoders import build_encoder
 from tests.programs import run
-from tests.downstream.test_candidates import CUBE, made
+from tests.test_downstream.test_candidates import CUBE, made
 from utils.errors import UserError
 
 NAN = float("nan")
