@@ -1,6 +1,7 @@
 """Weights as users load them, and the reading of any checkpoint without running what a file brings."""
 
 import argparse
+import math
 import pickle
 import struct
 import zipfile
@@ -18,6 +19,11 @@ from utils.errors import UserError
 EVERY_EPOCHS, PUBLISHED_LAST_EPOCH = 100, 240
 
 
+# No weight and no running statistic comes near this, not even of inputs that are not normalised; uninitialised memory
+# reads as 1e30.
+LARGEST_VALUE = 1e10
+
+
 # What torch.load raises for files that were cut short or are something else.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
@@ -33,6 +39,18 @@ def weights_due(epoch: int, epochs: int) -> bool:
 def weights_name(*, model: str, dataset: str, phase: str, ratio: float, epoch: int) -> str:
     """File name of weights, e.g. ``pcrlv2_luna_pretask_1.0_240.pt``."""
     return f"{model}_{dataset}_{phase}_{ratio}_{epoch}.pt"
+
+
+def find_absurd(entries: Mapping[str, Tensor]) -> str | None:
+    """The first entry with a value that no weights have, and what it has; None where all values are possible."""
+    for name, value in entries.items():
+        if value.is_floating_point() and value.numel():
+            largest = value.detach().abs().max().item()
+            if not math.isfinite(largest):
+                return f"{name} has values that are not finite"
+            if largest > LARGEST_VALUE:
+                return f"{name} has values up to {largest:.3g}"
+    return None
 
 
 def on_cpu(value: Any) -> Any:
