@@ -1,0 +1,113 @@
+"""Which CT scans there are below a folder, LUNA16's or people's own, and what lists call them."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from data.catalog.folders import walk
+from data.readers.file_names import ending_of, stem_of
+from utils.errors import UserError
+
+SCANS = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
+"""Endings of scans, in any case of letters."""
+SUBSET = re.compile(r"subset(\d+)")
+# Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
+VALID_SUBSETS = range(7, 10)
+# What a name in a list cannot hold: blanks, which end it, and bytes that are not UTF-8.
+UNLISTABLE = re.compile("[ \t\n\r\x0b\x0c\ud800-\udfff]")
+SHOWN = 5
+
+
+def subset_of(folder: str) -> int | None:
+    """The number of the subset that a folder, relative to the data set's, is or lies in; None for others."""
+    numbers = (SUBSET.fullmatch(part) for part in PurePosixPath(folder).parts)
+    return next((int(match[1]) for match in numbers if match), None)
+
+
+def is_subset(folder: str) -> bool:
+    """Whether a folder is itself one of LUNA16's subsets, by its name."""
+    return SUBSET.fullmatch(PurePosixPath(folder).name) is not None
+
+
+def split_of(folder: str) -> str:
+    """``'valid'`` for subset7 to subset9 and what is in them; all other scans are for ``'train'``."""
+    return "valid" if subset_of(folder) in VALID_SUBSETS else "train"
+
+
+def list_name(folder: str, name: str) -> str:
+    """What lists call a scan: LUNA16's by the file's name alone, as published; others with their folder, since two
+    patients' folders may hold a file of the same name. Blanks become ``%20``, as in addresses of web pages.
+
+    Args:
+        folder: the scan's, relative to the data set's; empty where it lies in that folder itself.
+        name: of its file, without the ending.
+    """
+    bare = not folder or is_subset(folder)
+    return UNLISTABLE.sub(lambda found: f"%{os.fsencode(found[0])[0]:02X}", name if bare else f"{folder}/{name}")
+
+
+class ScanFile(NamedTuple):
+    """A scan that is there."""
+
+    path: Path
+    folder: str
+    """Relative to the data set's, ``/`` between parts; empty for the data set's folder itself."""
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending; in LUNA16 the series' UID, which is full of dots."""
+        return stem_of(self.path)
+
+    @property
+    def listed(self) -> str:
+        """What lists call it."""
+        return list_name(self.folder, self.name)
+
+
+class FoundScans(NamedTuple):
+    """What a folder holds."""
+
+    scans: list[ScanFile]
+    unreadable: list[str]
+    """One line for each folder below that cannot be read."""
+
+
+def find_scans(root: str | Path, *, verbose: bool = True) -> FoundScans:
+    """All scans below a folder, in order of their paths.
+
+    Where folders named ``subset0`` and so on hold scans, only these are taken: LUNA16 is unpacked beside masks of lungs
+    in the same format. What else looks like a scan is then counted on stderr, if ``verbose``.
+
+    Raises:
+        UserError: two scans cannot be told apart by their names.
+    """
+    root, unreadable = Path(root), list[str]()
+    found = [
+        ScanFile(root / folder.path / name, folder.path)
+        for folder in walk(root, lambda path, error: unreadable.append(f"{path}: {error.strerror or error}"))
+        for name in folder.files
+        if ending_of(Path(name)) in SCANS
+    ]
+    in_subsets = [scan for scan in found if is_subset(scan.folder)]
+    if verbose and 0 < len(in_subsets) < len(found):
+        others = [scan.path.relative_to(root).as_posix() for scan in found if not is_subset(scan.folder)]
+        first = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+        print(
+            f"{root}: of its subset folders only; {len(others)} other volumes are left out ({first})", file=sys.stderr
+        )
+    scans = sorted(in_subsets or found, key=lambda scan: scan.path)
+    _check_names(scans)
+    return FoundScans(scans, unreadable)
+
+
+def _check_names(scans: Sequence[ScanFile]) -> None:
+    seen: dict[str, ScanFile] = {}
+    for scan in scans:
+        if (other := seen.setdefault(scan.listed, scan)) is not scan:
+            raise UserError(
+                f"--data: expected each scan's name once, {other.path} and {scan.path} are both {scan.listed}; rename "
+                "or remove one of them"
+            )
