@@ -6,12 +6,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+VERSION = "1.1.0"
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "SimpleITK", "numpy", "scipy")
 
 
 def describe_program() -> dict[str, Any]:
     """Versions of Python and of the packages, and this program's git revision where there is one."""
-    return {"python": platform.python_version(), "versions": _versions(), "git_revision": git_revision()}
+    return {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "git_revision": git_revision(),
+    }
+
+
+def describe_version() -> str:
+    """One line: this program's version, its git revision where there is one, and torch's version."""
+    revision = git_revision()
+    return f"PCRLv2 {VERSION}" + (f" ({revision})" if revision else "") + f", torch {_versions()['torch']}"
 
 
 def _versions() -> dict[str, str]:

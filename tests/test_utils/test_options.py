@@ -4,12 +4,15 @@ import dataclasses
 import math
 import shlex
 import sys
+import tomllib
 
 import pytest
 
+from utils import option_table
 from utils.errors import UsageError, UserError, run_command
-from utils.options import LISTS, MAY_CHANGE, build_parser, fixed_options, option_names, parse_options
+from utils.options import DECLARED, build_parser, fixed_options, option_names, parse_options
 
+MAY_CHANGE = {name for name, declared in DECLARED.items() if declared.may_change}
 NEEDED = ["--data", "D", "--output", "O"]
 # The table of the published program, and ours beside it.
 DEFAULTS = {
@@ -18,7 +21,7 @@ DEFAULTS = {
     "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
-    "max_bad": 0.01, "lists": str(LISTS), "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
+    "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
     "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10, "probe_every": 0,
     "probe_images": 2000, "probe_neighbours": 20,
 }  # fmt: skip
@@ -53,7 +56,7 @@ def test_published_command_lines_mean_what_they_meant(line):
 
 def test_defaults_are_the_published_ones_and_typed():
     values = dataclasses.asdict(parse(""))
-    assert values == DEFAULTS and list(values) == option_names()
+    assert values == DEFAULTS and set(values) == set(DEFAULTS) == set(option_names())
     for name, value in values.items():
         assert type(value) is type(DEFAULTS[name]), name
 
@@ -74,11 +77,41 @@ def test_long_names_stand_beside_the_short_ones():
     assert parse("--compile").compile and not parse("--compile --no-compile").compile
 
 
+def test_dashes_stand_for_underscores():
+    assert parse("--batch-size 8 --weight-decay=0.5 --log-every 3") == parse("--b 8 --weight_decay=0.5 --log_every 3")
+    tuned = "--phase finetune --n folder --weight none"
+    assert parse(f"{tuned} --save-masks") == parse(f"{tuned} --save_masks") != parse(tuned)
+    assert parse(f"{tuned} --no-save-masks") == parse(f"{tuned} --no_save_masks") == parse(tuned)
+
+
+def test_a_tilde_is_home_in_every_path(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    options = parse("--data=~/x --output ~/y --lists=~ --init ~/i.pt --resume auto", needed=False)
+    assert (options.data, options.output) == ("/home/somebody/x", "/home/somebody/y")
+    assert (options.lists, options.init, options.resume) == ("/home/somebody", "/home/somebody/i.pt", "auto")
+    tuned = parse("--phase finetune --n brats --weight ~/w.pt --cache=~/c")
+    assert (tuned.weight, tuned.cache) == ("/home/somebody/w.pt", "/home/somebody/c")
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_options(["--version"])
+    assert caught.value.code == 0
+    declared = tomllib.loads((option_table.DOCUMENT.parents[1] / "pyproject.toml").read_text())["project"]["version"]
+    assert capsys.readouterr().out.startswith(f"PCRLv2 {declared}")
+
+
+def test_the_page_of_options_is_that_of_the_declarations():
+    assert option_table.DOCUMENT.read_text() == option_table.document(), (
+        "python -m utils.option_table > docs/options.md"
+    )
+
+
 def test_options_are_frozen_and_say_where_each_comes_from():
     options = parse("")
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.lr = 1.0
-    actions = {action.dest: action for action in build_parser()._actions if action.dest != "help"}
+    actions = {action.dest: action for action in build_parser()._actions if action.dest not in ("help", "version")}
     assert set(actions) == set(option_names())
     assert all(action.help for action in actions.values())
 
