@@ -103,6 +103,11 @@ def find_scans(root: str | Path, *, verbose: bool = True) -> FoundScans:
     return FoundScans(scans, unreadable)
 
 
+def holds_scans(root: Path) -> bool:
+    """Whether there is any file with a scan's ending."""
+    return any(ending_of(Path(name)) in SCANS for folder in walk(root) for name in folder.files)
+
+
 def _check_names(scans: Sequence[ScanFile]) -> None:
     seen: dict[str, ScanFile] = {}
     for scan in scans:

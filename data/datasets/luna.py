@@ -1,17 +1,21 @@
 """Crop pairs that ``luna_preprocess.py`` wrote, by it or by the published program."""
 
+import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.file_index import FileIndex, find, require_folder
+from data.catalog.file_index import SHOWN, FileIndex, require_folder
+from data.catalog.folders import Folder, walk
 from data.catalog.lists import fingerprint, list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
+from data.catalog.scans import holds_scans, list_name, split_of
 from data.readers.arrays import UNREADABLE
 from utils.errors import UserError
 from utils.records import RawCrops
@@ -19,6 +23,7 @@ from utils.reused_memory import stack
 
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 SUBSETS = {"train": range(7), "valid": range(7, 10)}
+PLACES = {"train": "subset0..6 with {0}, or such files in folders of another name,", "valid": "subset7..9 with {0}"}
 GLOBAL = re.compile(r"(?P<scan>.+)_global_(?P<number>\d+)\.npy")
 
 
@@ -32,27 +37,70 @@ class CropFile(NamedTuple):
 
 
 def find_crop_files(root: Path, part: str) -> list[CropFile]:
-    """All crop pairs of a part, in order of their names.
+    """All crop pairs of a part, folder by folder: those in subset7 to subset9 validate, all others pre-train.
 
     Raises:
-        UserError: no such folder, or no crop pairs in its subsets.
+        UserError: no such folder, no crop pairs in it, or one crop pair in two folders.
     """
     root = require_folder(root)
-    found = []
-    for number in SUBSETS[part]:
-        folder = root / f"subset{number}"
-        for path in find(folder):
-            if match := GLOBAL.fullmatch(path.name):
-                local = folder / f"{match['scan']}_local_{match['number']}.npy"
-                found.append(CropFile(match["scan"], f"{folder.name}/{path.name}", path, local))
-    if not found and find(root, "subset*/*.mhd"):
+    found = [crop for folder in walk(root) if split_of(folder.path) == part for crop in _crops_in(root, folder)]
+    if not found and holds_scans(root):
         raise UserError(
             f"--data: {root} holds scans, not crops; run luna_preprocess.py --data {root} --save CROPS first"
         )
     if not found:
-        subsets = f"subset{SUBSETS[part][0]}..{SUBSETS[part][-1]}"
-        raise UserError(f"--data: expected {subsets} with *_global_*.npy of luna_preprocess.py in {root}, found none")
+        raise UserError(
+            f"--data: expected {PLACES[part].format('*_global_*.npy of luna_preprocess.py')} in {root}, found none"
+        )
+    _check_once(found)
     return found
+
+
+def _check_once(crops: Sequence[CropFile]) -> None:
+    seen: dict[tuple[str, str], CropFile] = {}
+    for crop in crops:
+        if (other := seen.setdefault((crop.scan, crop.pair.name), crop)) is not crop:
+            raise UserError(
+                f"--data: expected each crop pair once, {other.pair} and {crop.pair} are of the same scan by their "
+                "names; remove one of the folders, or give --data one data set"
+            )
+
+
+def _crops_in(root: Path, folder: Folder) -> Iterator[CropFile]:
+    for name in folder.files:
+        if match := GLOBAL.fullmatch(name):
+            pair = root / folder.path / name
+            local = pair.with_name(f"{match['scan']}_local_{match['number']}.npy")
+            yield CropFile(list_name(folder.path, match["scan"]), str(PurePosixPath(folder.path, name)), pair, local)
+
+
+def read_failures(root: Path) -> dict[str, str]:
+    """The scans that gave no crops when they were preprocessed, and why, as the manifest beside the crops has it."""
+    try:
+        failures = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["failures"]
+    except (OSError, ValueError, KeyError, TypeError):  # of the published program, or of a run that was stopped
+        return {}
+    return failures if isinstance(failures, dict) else {}
+
+
+def leave_out_failed(root: Path, names: NameList, *, part: str, source: Path) -> NameList:
+    """The listed scans without those that preprocessing recorded as failed, which are counted on stderr.
+
+    Raises:
+        UserError: as :func:`find_crop_files`.
+    """
+    failures = set(read_failures(root))
+    if failures:  # with crops, a scan has been mended since
+        failures -= {crop.scan for crop in find_crop_files(root, part)}
+    failed = [name for name in names if name in failures] if failures else []
+    if failed:
+        first = ", ".join(failed[:SHOWN]) + (", ..." if len(failed) > SHOWN else "")
+        print(
+            f"{source}: {len(failed)} of its {len(names)} scans gave no crops when they were preprocessed and are left "
+            f"out ({first}); {root / 'manifest.json'} says why", file=sys.stderr
+        )  # fmt: skip
+        names = NameList.of(name for name in names if name not in failures)
+    return names
 
 
 def make_luna_lists(root: Path, lists: Path, *, seed: int) -> None:

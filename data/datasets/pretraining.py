@@ -8,7 +8,7 @@ from data.catalog.chexpert import index_chexpert, make_chexpert_list, strip_root
 from data.catalog.lists import cut_list, list_path, read_names
 from data.catalog.names import NameList
 from data.datasets.images import ImageFiles
-from data.datasets.luna import CropFiles, find_crops, make_luna_lists
+from data.datasets.luna import CropFiles, find_crops, leave_out_failed, make_luna_lists
 from utils.errors import UserError
 
 
@@ -69,5 +69,5 @@ def _open_luna(root: Path, lists: Path, ratio: float, seed: int, part: str, long
     path = list_path(lists, "luna", part)
     if not path.exists():
         make_luna_lists(root, lists, seed=seed)
-    names = _first(path, ratio)
+    names = leave_out_failed(root, _first(path, ratio), part=part, source=path)
     return CropFiles(find_crops(root, names, part=part, source=path), names)
