@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from utils.atomic import temporary_name, whole_file
+from utils.atomic import remove_left_over, temporary_name, whole_file
 from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -107,11 +107,15 @@ class RunState:
 
 def _keep_as(path: Path, previous: Path) -> None:
     """Give the file a second name, so that replacing the first leaves it there; at no moment are both names gone."""
-    if path.exists():
-        spare = temporary_name(previous)
-        spare.unlink(missing_ok=True)
-        try:
-            os.link(path, spare)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, spare)
+    if not path.exists():
+        return
+    remove_left_over(previous)
+    spare = temporary_name(previous)
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(path, spare)
+    except OSError:  # a file system without hard links
+        with open(path, "rb") as source, whole_file(previous) as copy:
+            shutil.copyfileobj(source, copy)
+    else:
         spare.replace(previous)

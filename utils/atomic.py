@@ -1,10 +1,12 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +15,8 @@ from utils.errors import UserError
 TEMPORARY_SUFFIX = ".partial"
 # A temporary file of another machine, whose processes cannot be asked for, is nobody's after so long.
 ABANDONED_SECONDS = 3600
+# Systems and file systems on which folders cannot be put on the disk of their own say one of these.
+NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 @contextlib.contextmanager
@@ -35,22 +39,61 @@ def whole_file(
     """
     path = Path(path)
     temporary = temporary_name(path)
-    _remove_left_over(path)
-    try:
+    remove_left_over(path)
+    with writing(path, temporary) as watch:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
+            yield watch(file)
             file.flush()
             os.fsync(file.fileno())
         if before_replace is not None:
             before_replace()
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+
+
+@contextlib.contextmanager
+def writing(path: Path, temporary: Path) -> Iterator[Callable[[IO[Any]], IO[Any]]]:
+    """Whatever goes wrong while ``temporary`` is to become ``path``: it is removed, and a failed disk is one line.
+
+    Yields:
+        What opened files are to be handed through, so that their errors are known whatever a library makes of them.
+
+    Raises:
+        UserError: something could not be written.
+    """
+    failures: list[OSError] = []
+    try:
+        yield partial(_watch, failures=failures)
+    except Exception as error:
         _remove(temporary)
-        raise unwritten(path, error) from error
+        first = failures[0] if failures else error
+        if isinstance(first, OSError):
+            raise unwritten(path, first) from error
+        raise
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _watch(file: IO[Any], failures: list[OSError]) -> IO[Any]:
+    """Note the errors of writing to a file.
+
+    ``torch.save`` for one goes on to write a zip's end after an error, and raises that this is not where it should be.
+    """
+    for name in ("write", "flush"):
+        setattr(file, name, _noting(getattr(file, name), failures))
+    return file
+
+
+def _noting(method: Callable[..., Any], failures: list[OSError]) -> Callable[..., Any]:
+    def noting(*arguments: Any) -> Any:
+        try:
+            return method(*arguments)
+        except OSError as error:
+            failures.append(error)
+            raise
+
+    return noting
 
 
 def unwritten(path: Path, error: OSError) -> UserError:
@@ -69,7 +112,7 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.{socket.gethostname()}."
 
 
-def _remove_left_over(path: Path) -> None:
+def remove_left_over(path: Path) -> None:
     """Remove the temporary files of ``path`` whose processes were killed."""
     ours, anyones = _prefix(path), f".{path.name}."
     # What cannot be listed or removed cannot be written either, which is told where it is tried.
@@ -87,6 +130,8 @@ def _remove_left_over(path: Path) -> None:
 
 
 def _lives(process: int) -> bool:
+    if os.name != "posix":  # os.kill ends processes there, whatever the signal
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -106,8 +151,12 @@ def _remove(temporary: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC_OF_FOLDERS:
+            raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from utils.atomic import temporary_name, unwritten
+from utils.atomic import temporary_name, unwritten, writing
 
 
 class FileGroup:
@@ -30,21 +30,11 @@ class FileGroup:
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
-        try:
+        with writing(path, self.temporary) as watch:
             with open(self.temporary, "wb") as file:
-                yield file
+                yield watch(file)
             self.temporary.replace(path)
-        except OSError as error:
-            self._remove()
-            raise unwritten(path, error) from error
-        except BaseException:
-            self._remove()
-            raise
         self.paths.append(path)
-
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            self.temporary.unlink()
 
     def sync(self) -> None:
         """Put the files on the disk.
