@@ -34,6 +34,7 @@ from utils.devices import choose_devices
 from utils.distributed import destroy_process_group, init_process_group, is_peer_failure
 from utils.errors import UserError, run_command
 from utils.options import Options, fixed_options, parse_options
+from utils.output_lock import lock_output, unlock_output
 from utils.provenance import describe_program
 from utils.seeding import seed_of
 from utils.world import World, read_world
@@ -92,6 +93,7 @@ def pretrain(options: Options, world: World) -> None:
     init_process_group(world, devices[0])
     dimension = make_dimension(options, devices[0])
     output = Path(options.output)
+    lock_output(output, world)
 
     dataset = open_dataset(
         name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
@@ -166,6 +168,7 @@ def main() -> int:
             raise
         raise UserError("another process of this run has ended; it says why, unless it was killed") from None
     finally:
+        unlock_output()
         destroy_process_group()
     return 0
 

@@ -23,6 +23,7 @@ from evaluation.results import RESULTS, write_results
 from utils.devices import choose_devices
 from utils.distributed import gather, init_process_group
 from utils.options import SEGMENTED, Options, fixed_options
+from utils.output_lock import lock_output
 from utils.seeding import seed_of
 from utils.world import World
 
@@ -51,6 +52,7 @@ def finetune(options: Options, world: World) -> None:
     check_batch(options.b, replicas=max(len(devices), world.size))
     init_process_group(world, devices[0])
     output = Path(options.output)
+    lock_output(output, world)
 
     recipe = RECIPES[options.n](RunContext(options, world, devices[0]))
     parts = recipe.parts

@@ -32,6 +32,7 @@ from utils.devices import choose_devices
 from utils.distributed import init_process_group
 from utils.errors import UserError
 from utils.options import Options
+from utils.output_lock import lock_output
 from utils.seeding import seed_of
 from utils.world import World
 
@@ -90,6 +91,7 @@ def probe(options: Options, world: World) -> None:
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     init_process_group(world, devices[0])
     output = Path(options.output)
+    lock_output(output, world)
     claim_output(output, writes=world.is_main)
 
     data = PROBED[options.n](options)
