@@ -1,12 +1,12 @@
 """One run at a time in a folder: a lock that the system lets go of when its process ends, however that ends."""
 
+import contextlib
 import errno
 import os
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 from utils.distributed import gather
 from utils.errors import UserError
@@ -22,7 +22,7 @@ FILE = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 TAKEN = (errno.EAGAIN, errno.EACCES)
 
-_held: list[IO[str]] = []
+_held = contextlib.ExitStack()
 
 
 def lock_output(folder: str | Path, world: World) -> None:
@@ -41,8 +41,7 @@ def lock_output(folder: str | Path, world: World) -> None:
 
 def unlock_output() -> None:
     """Let go of what this process holds."""
-    while _held:
-        _held.pop().close()
+    _held.close()
 
 
 def _lock(folder: Path) -> str:
@@ -50,7 +49,7 @@ def _lock(folder: Path) -> str:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Not emptied on opening: it says who holds it.
-        file = open(folder / FILE, "a+", encoding="utf-8")
+        file = _held.enter_context(open(folder / FILE, "a+", encoding="utf-8"))  # noqa: SIM115
     except OSError as error:
         return f"cannot write in {folder}: {error.strerror or error}"
     try:
@@ -67,5 +66,4 @@ def _lock(folder: Path) -> str:
         if error.errno not in NO_LOCKS:
             return f"cannot write in {folder}: {error.strerror or error}"
         print(f"--output: no locks can be had in {folder}: see to it that no other run writes there", file=sys.stderr)
-    _held.append(file)
     return ""
