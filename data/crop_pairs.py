@@ -1,7 +1,9 @@
 """One CT scan to the files of its crop pairs."""
 
 import contextlib
+import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.catalog.crop_manifest import read_json, read_record
+from data.catalog.scans import list_name
 from data.crops import (
     EXTRA_SLICES,
     GLOBAL_SIZES,
@@ -23,6 +27,8 @@ from data.crops import (
     find_limits,
     reachable_region,
 )
+from data.readers.file_names import ending_of, stem_of
+from data.readers.itk import KINDS
 from data.readers.volumes import load_resampled, read_header
 from data.transforms.hounsfield import LOWEST
 from utils.atomic import whole_file
@@ -32,6 +38,9 @@ from utils.seeding import numpy_generator
 
 # Changed when the same settings would give other crops, so that old ones are made anew.
 VERSION = 1
+# Bytes. File systems allow 255, of which a temporary file spends some on the machine's name.
+LONGEST_NAME = 150
+FINISHED, NEW = "finished", "new"
 
 
 class CropSettings(NamedTuple):
@@ -54,14 +63,21 @@ class Scan(NamedTuple):
     """A scan to preprocess."""
 
     source: Path
-    """The ``.mhd`` file."""
+    """Its file; of several, the header."""
     target: Path
     """The folder of its crops."""
+    folder: str = ""
+    """The scan's, relative to the data set's: :func:`data.catalog.scans.list_name` makes its name of it."""
 
     @property
     def name(self) -> str:
-        """The file's name without ``.mhd``; in LUNA16 the series' UID, which is full of dots."""
-        return self.source.name.removesuffix(".mhd")
+        """The file's name without its ending; in LUNA16 the series' UID, which is full of dots."""
+        return stem_of(self.source)
+
+    @property
+    def listed(self) -> str:
+        """What lists call it."""
+        return list_name(self.folder, self.name)
 
     def file(self, kind: str, number: int) -> Path:
         """``global``: 2 X Y Z, or ``local``: 6 16 16 16."""
@@ -69,8 +85,14 @@ class Scan(NamedTuple):
 
     @property
     def record_file(self) -> Path:
-        """What was made of this scan, and with which settings."""
-        return self.target / f"{self.name}.json"
+        """What was made of this scan, and with which settings.
+
+        A digest stands for a long name: the record of a scan whose crops' names are too long for the file system must
+        not be too long as well.
+        """
+        encoded = os.fsencode(self.name)
+        short = len(encoded) <= LONGEST_NAME
+        return self.target / f"{self.name if short else hashlib.blake2b(encoded, digest_size=12).hexdigest()}.json"
 
 
 def load_scan(scan: Scan, settings: CropSettings) -> tuple[np.ndarray, BoxLimits]:
@@ -79,12 +101,13 @@ def load_scan(scan: Scan, settings: CropSettings) -> tuple[np.ndarray, BoxLimits
     A scan that is too short for any box gets air behind its last slice, so that the smallest fits.
 
     Raises:
-        UserError: the scan is damaged.
+        UserError: the scan is damaged, or not in HU.
     """
     x, y, z = read_header(scan.source).size_resampled
     missing = max(0, int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - z)
     room = find_limits((x, y, z + missing), settings.box_scale)
-    volume = load_resampled(scan.source, reachable_region(room, (x, y, z)) if len(room.sizes) else None)
+    needed = reachable_region(room, (x, y, z)) if len(room.sizes) else None
+    volume = load_resampled(scan.source, needed, require_hu=True)
     if missing:
         volume = np.pad(volume, ((0, 0), (0, 0), (0, missing)), constant_values=LOWEST)
     return volume, room
@@ -131,15 +154,16 @@ def preprocess_scan(scan: Scan, settings: CropSettings) -> dict[str, Any]:
     Raises:
         UserError: the scan is damaged, gives no pair, or the folder cannot be written.
     """
-    started = time.perf_counter()
+    started, files = time.perf_counter(), describe_files(scan.source)
     volume, room = load_scan(scan, settings)
     if room.narrow and len(room.sizes):
-        print(f"{scan.name}: small, {volume.shape} voxels of 1 mm; borders shrink to what it allows", file=sys.stderr)
-    rng = numpy_generator(settings.seed, "crops", scan.name)
+        print(f"{scan.listed}: small, {volume.shape} voxels of 1 mm; borders shrink to what it allows", file=sys.stderr)
+    rng = numpy_generator(settings.seed, "crops", scan.listed)
     made, group = 0, FileGroup(scan.record_file)
-    # Until there is a new record, the files are a mixture of old and new crops. A record that cannot be removed is in a
-    # folder that cannot be written, which the first crop tells.
+    # Until there is a new record, the files are a mixture of old and new crops. A folder that cannot be made, or
+    # a record that cannot be removed, is told by the first crop, which cannot be written either.
     with contextlib.suppress(OSError):
+        scan.target.mkdir(parents=True, exist_ok=True)
         scan.record_file.unlink()
     for pair, local in make_pairs(volume, room, settings, rng):
         for kind, array in (("global", pair), ("local", local)):
@@ -152,11 +176,31 @@ def preprocess_scan(scan: Scan, settings: CropSettings) -> dict[str, Any]:
         raise UserError(f"{scan.source}: expected a crop pair of a scan of {volume.shape} voxels of 1 mm, but {why}")
     remove_surplus(scan, made)
     record = {
-        "scan": scan.name, "folder": scan.target.name, "settings": settings.as_dict(), "pairs": made,
+        "scan": scan.listed, "folder": scan.folder, "files": files, "settings": settings.as_dict(), "pairs": made,
         "voxels": list(volume.shape), "narrow": room.narrow, "seconds": round(time.perf_counter() - started, 2),
     }  # fmt: skip
     write_record(scan, record)
     return record
+
+
+def describe_files(source: Path) -> dict[str, list[int]]:
+    """What tells whether a scan has changed: size and modification time of its files, in bytes and ns, by name.
+
+    Not their folder: a data set may be moved, or copied with its times (``cp -a``, ``rsync -a``), together with its
+    crops. One copied without them counts as changed.
+
+    Raises:
+        UserError: a file is missing, or the header is damaged.
+    """
+    where_voxels_are, _ = KINDS[ending_of(source)]
+    files = {}
+    for path in (source, where_voxels_are(source).file):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        files[path.name] = [status.st_size, status.st_mtime_ns]
+    return files
 
 
 def remove_surplus(scan: Scan, pairs: int) -> None:
@@ -167,24 +211,62 @@ def remove_surplus(scan: Scan, pairs: int) -> None:
         pairs += 1
 
 
+def record_failure(scan: Scan, settings: CropSettings, reason: str) -> None:
+    """Keep why a scan gave no crops, and remove those of what its file held before.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    # Names that the file system does not take were never there.
+    with contextlib.suppress(OSError):
+        scan.target.mkdir(parents=True, exist_ok=True)
+        remove_surplus(scan, 0)
+    write_record(scan, {"scan": scan.listed, "settings": settings.as_dict(), "pairs": 0, "failure": reason})
+
+
 def write_record(scan: Scan, record: dict[str, Any]) -> None:
     """Keep what was made of a scan, or why nothing was."""
     with whole_file(scan.record_file, "w") as file:
         json.dump(record, file, indent=1)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a scan, or None where there is none, or none that is whole."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and {"scan", "settings"} <= record.keys() else None
+def state_of(scan: Scan, settings: CropSettings) -> str:
+    """How far a scan is: ``FINISHED``, ``NEW``, or why it is to be preprocessed anew, as what follows "4 scans ...".
 
-
-def is_finished(scan: Scan, settings: CropSettings) -> bool:
-    """Whether all crops of a scan are there, made with the same settings."""
+    Raises:
+        UserError: a file that is none of ours has the name of the scan's record.
+    """
     record = read_record(scan.record_file)
-    if record is None or record["settings"] != settings.as_dict() or not record.get("pairs"):
+    if record is None:
+        return _state_without_record(scan)
+    if "failure" in record:
+        return "failed before and are tried again"
+    if record["settings"] != settings.as_dict():
+        return "have crops of other settings"
+    if not all(scan.file(kind, i).exists() for kind in ("global", "local") for i in range(record["pairs"])):
+        return "lack some of their crops"
+    return FINISHED if _unchanged(scan, record) else "changed since their crops were made"
+
+
+def _state_without_record(scan: Scan) -> str:
+    if read_json(scan.record_file) is not None:
+        raise UserError(
+            f"--save: expected a folder for crops, {scan.record_file} is another program's, and the record of "
+            f"{scan.source} would replace it; give another folder"
+        )
+    try:
+        there = scan.file("global", 0).exists()
+    except OSError:  # too long a name
+        there = False
+    return "have crops without a record of how they were made" if there else NEW
+
+
+def _unchanged(scan: Scan, record: dict[str, Any]) -> bool:
+    """An older version of this program kept no sizes and times: files are not to be younger than its record then."""
+    try:
+        now = describe_files(scan.source)
+        if "files" in record:
+            return bool(record["files"] == now)
+        return max(time for _, time in now.values()) <= scan.record_file.stat().st_mtime_ns
+    except (UserError, OSError):  # preprocessing it says what is wrong
         return False
-    return all(scan.file(kind, i).exists() for kind in ("global", "local") for i in range(record["pairs"]))

@@ -1,9 +1,9 @@
 """luna_preprocess.py as people run it: folders, workers, kills, reruns and scans that give nothing."""
 
+import errno
 import json
-import multiprocessing
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import luna_preprocess
 from data import crop_pairs
+from data.catalog.list_folders import ListFolders
 from data.crops import LOCAL_SHAPE
+from data.datasets.pretraining import open_dataset
 from tests.scans import lung, write_scan
-from utils.errors import UserError
-from utils.process_pool import run_jobs
+from utils.atomic import unwritten
+from utils.cores import available_cores
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--input_rows", "16", "--input_cols", "24", "--input_deps", "8", "--scale", "2"]
@@ -124,6 +127,7 @@ def test_a_scan_half_made_with_other_settings_is_made_anew(luna, tmp_path):
 
 def test_scans_that_give_no_pair_are_reported_and_the_others_made(luna, tmp_path):
     bone = np.full((60, 110, 100), 700, dtype=np.int16)
+    bone[0, 0, 0] = -1000
     write_scan(luna / "subset0" / "bone.mhd", bone)
     write_scan(luna / "subset0" / "thin.mhd", bone[:, :5])
     (luna / "subset1" / "1.3.6.1.raw").unlink()
@@ -166,60 +170,6 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(luna, tmp_pat
     assert same(arrays(tmp_path / "whole"), arrays(save))
 
 
-def _die_once(item):
-    flag, number = item
-    if number == 3 and not Path(flag).exists():
-        Path(flag).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-def _die_always(item):
-    if item == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if item == 4:
-        raise UserError("four")
-    return item
-
-
-def test_a_killed_worker_is_replaced(tmp_path):
-    items = [(str(tmp_path / "flag"), number) for number in range(6)]
-    assert {number: result for (_, number), result in run_jobs(_die_once, items, workers=2)} == {
-        number: number**2 for number in range(6)
-    }
-
-
-def _note_and_sleep(path):
-    Path(path).write_text(str(os.getpid()))
-    time.sleep(600)
-
-
-def _run_for_ever(folder):
-    list(run_jobs(_note_and_sleep, [str(folder / name) for name in "ab"], workers=2))
-
-
-def test_workers_end_with_the_process_that_started_them(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_run_for_ever, args=(tmp_path,))
-    process.start()
-    deadline = time.monotonic() + 60
-    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.kill()
-    process.join()
-    workers = [Path("/proc") / (tmp_path / name).read_text() / "stat" for name in "ab"]
-    # A worker whose parent is gone may stay in the list of processes as a zombie.
-    while any(stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" for stat in workers):
-        assert time.monotonic() < deadline, "workers are still there"
-        time.sleep(0.05)
-
-
-def test_an_item_that_kills_workers_is_given_up_and_nothing_else(tmp_path):
-    results = dict(run_jobs(_die_always, range(1, 6), workers=2))
-    assert set(results) == {1, 2, 3, 4, 5} and "workers died" in str(results.pop(2)) and str(results.pop(4)) == "four"
-    assert all(item == result for item, result in results.items())
-
-
 WRONG = {
     "no folder": (["--data", "nowhere"], 1, "--data: expected a folder"),
     "empty folder": (["--data", "empty"], 1, "is empty"),
@@ -249,6 +199,253 @@ def test_wrong_input_is_one_line(luna, tmp_path, options, status, message, capsy
     assert caught.value.code == status
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The program in this process, as it is typed: (exit status, stderr)."""
+
+    def typed(data, save, *options):
+        monkeypatch.setattr(sys, "argv", ["luna_preprocess.py", "--data", str(data), "--save", str(save), *SMALL,
+                                          "--workers", "1", *map(str, options)])  # fmt: skip
+        with pytest.raises(SystemExit) as caught:
+            luna_preprocess.run_command(luna_preprocess.main)
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return caught.value.code, error
+
+    return typed
+
+
+def damage(luna, subset=1):
+    (luna / f"subset{subset}" / f"1.3.6.{subset}.raw").write_bytes(b"short")
+
+
+def manifest_of(save):
+    return json.loads((save / "manifest.json").read_text())
+
+
+def names(error):
+    """The scans that lines of failures name."""
+    lines = [line for line in error.splitlines() if line.startswith("failed: ")]
+    return sorted({name for name in ("1.3.6.0", "1.3.6.1", "1.3.6.2", "n" * 250) for line in lines if name in line})
+
+
+def test_one_damaged_scan_does_not_end_it_and_pretraining_leaves_it_out(luna, tmp_path, run, capsys):
+    damage(luna)
+    save, lists = tmp_path / "out", tmp_path / "lists"
+    status, error = run(luna, save)
+    assert status == 0 and names(error) == ["1.3.6.1"] and "1 scans failed" in error
+    assert list(manifest_of(save)["failures"]) == ["1.3.6.1"] and manifest_of(save)["pairs"] == 4
+    lists.mkdir()
+    (lists / "luna_train.txt").write_text("1.3.6.0\n1.3.6.1\n1.3.6.2\n")
+    assert len(open_dataset(name="luna", root=save, lists=ListFolders.at(lists), ratio=1.0, seed=0)) == 4
+    assert "1 of its 3 scans gave no crops when they were preprocessed and are left out (1.3.6.1)" in (
+        capsys.readouterr().err
+    )
+    # None may fail; two may not; two of three may; but not all.
+    assert run(luna, save, "--max_bad", 0)[0] == 1
+    damage(luna, 2)
+    status, error = run(luna, save)
+    assert status == 1 and "--max_bad 0.01 allows 1 of 3" in error and names(error) == ["1.3.6.1", "1.3.6.2"]
+    assert run(luna, save, "--max_bad", 0.7)[0] == 0
+    assert "1.3.6.2_global" not in " ".join(arrays(save)), "crops of what the file held before are gone"
+    damage(luna, 0)
+    status, error = run(luna, save, "--max-bad", 1)
+    assert status == 1 and "one must give crops" in error and not arrays(save)
+
+
+def test_the_share_is_of_all_scans_whichever_process_has_them(luna, tmp_path, run, monkeypatch):
+    damage(luna, 0)
+    damage(luna, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for share, statuses in (("0.01", [0, 1]), ("0.7", [0, 0])):
+        save = tmp_path / share
+        for rank, status in enumerate(statuses):
+            monkeypatch.setenv("RANK", str(rank))
+            assert run(luna, save, "--max_bad", share)[0] == status
+        assert set(manifest_of(save)["failures"]) == {"1.3.6.0", "1.3.6.1"}
+
+
+FAULTS = {
+    "memory": MemoryError(), "library": RuntimeError("two\nlines"), "value": ValueError("odd"), "keys": KeyError("x"),
+    "files": OSError(errno.EIO, "Input/output error"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_a_scan_does_is_its_own_affair(luna, tmp_path, run, monkeypatch, fault):
+    load = crop_pairs.load_resampled
+
+    def load_or_fail(path, *arguments, **settings):
+        if path.name == "1.3.6.0.mhd":
+            raise FAULTS[fault]
+        return load(path, *arguments, **settings)
+
+    monkeypatch.setattr(crop_pairs, "load_resampled", load_or_fail)
+    status, error = run(luna, tmp_path / "out", "--scale", 1)
+    assert status == 0 and names(error) == ["1.3.6.0"] and manifest_of(tmp_path / "out")["pairs"] == 2
+    assert sum(line.startswith("failed: ") for line in error.splitlines()) == 1
+
+
+def test_names_and_records_that_cannot_be_written_fail_their_scan_alone(luna, tmp_path, run):
+    save = tmp_path / "out"
+    (luna / "subset3").mkdir()
+    long = write_scan(luna / "subset3" / "v.mhd", lung())
+    long.rename(long.with_name(f"{'n' * 250}.mhd"))
+    (save / "subset0" / "1.3.6.0.json").mkdir(parents=True)
+    (save / "subset2").write_text("a file where a folder should be")
+    status, error = run(luna, save, "--max_bad", 0.8, "--scale", 1)
+    assert status == 0 and names(error) == ["1.3.6.0", "1.3.6.2", "n" * 250] and manifest_of(save)["pairs"] == 1
+    assert set(manifest_of(save)["failures"]) == {"1.3.6.0", "1.3.6.2", "n" * 250}
+    # Those without a record are remembered, since pre-training asks the manifest; another fold's run knows nothing new.
+    run(luna, save, "--scale", 1, "--fold", 1)
+    assert run(luna, save, "--scale", 1, "--max_bad", 0.8)[0] == 0
+    assert set(manifest_of(save)["failures"]) == {"1.3.6.0", "1.3.6.2", "n" * 250}
+
+
+def test_a_full_disk_ends_the_run(luna, tmp_path, run, monkeypatch):
+    tried = []
+
+    def full(scan, settings):
+        tried.append(scan)
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise unwritten(scan.file("global", 0), error) from error
+
+    monkeypatch.setattr(luna_preprocess, "preprocess_scan", full)
+    status, error = run(luna, tmp_path / "out", "--max_bad", 1)
+    assert status == 1 and len(tried) == 1
+    assert error.count("\n") == 1 and "No space left" in error and error.startswith("luna_preprocess.py: error")
+
+
+def test_crops_are_made_anew_when_what_they_come_from_has_changed(luna, tmp_path, run):
+    save = tmp_path / "out"
+    run(luna, save)
+    before = arrays(save)
+    assert "3 of 3 scans are finished already" in run(luna, save)[1]
+    # A copy with its times elsewhere is the same scan; other voxels of the same length are not.
+    shutil.copytree(luna, tmp_path / "copy", copy_function=shutil.copy2)
+    copied_crops = shutil.copytree(save, tmp_path / "copied_crops")
+    assert "3 of 3 scans are finished already" in run(tmp_path / "copy", copied_crops)[1]
+    raw = luna / "subset1" / "1.3.6.1.raw"
+    raw.write_bytes(raw.read_bytes()[::-1])
+    error = run(luna, save)[1]
+    assert "2 of 3 scans are finished" in error
+    assert "made anew: 1 of 3 scans changed since their crops were made (1.3.6.1)" in error
+    after = arrays(save)
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {
+        name for name in before if "1.3.6.1" in name
+    }
+    assert "made anew: 3 of 3 scans have crops of other settings" in run(luna, save, "--seed", 3)[1]
+
+
+def test_why_crops_are_made_anew(luna, tmp_path, run):
+    save = tmp_path / "out"
+    damage(luna, 0)
+    run(luna, save, "--scale", 1)
+    (save / "subset1" / "1.3.6.1_local_0.npy").unlink()
+    (save / "subset2" / "1.3.6.2.json").write_text("{")
+    error = run(luna, save, "--scale", 1)[1]
+    assert "1 of 3 scans failed before and are tried again (1.3.6.0)" in error
+    assert "1 of 3 scans lack some of their crops (1.3.6.1)" in error
+    assert "1 of 3 scans have crops without a record of how they were made (1.3.6.2)" in error
+
+
+def test_crops_of_an_older_version_are_finished_unless_their_scan_is_younger(luna, tmp_path, run):
+    save = tmp_path / "out"
+    run(luna, save, "--scale", 1)
+    for path in save.glob("*/*.json"):
+        record = json.loads(path.read_text())
+        del record["files"]
+        path.write_text(json.dumps(record))
+    assert "3 of 3 scans are finished" in run(luna, save, "--scale", 1)[1]
+    later = time.time_ns() + 10**10
+    os.utime(luna / "subset2" / "1.3.6.2.raw", ns=(later, later))
+    error = run(luna, save, "--scale", 1)[1]
+    assert "2 of 3 scans are finished" in error and "changed since their crops were made (1.3.6.2)" in error
+
+
+def test_files_of_others_are_never_taken_for_records(luna, tmp_path, run):
+    (tmp_path / "out" / "subset1").mkdir(parents=True)
+    sidecar = tmp_path / "out" / "subset1" / "1.3.6.1.json"
+    sidecar.write_text('{"Manufacturer": "x"}')
+    status, error = run(luna, tmp_path / "out")
+    assert status == 1 and "--save: expected a folder for crops" in error and str(sidecar) in error
+    assert sidecar.read_text() == '{"Manufacturer": "x"}'
+
+
+def write_as(path, seed):
+    """A scan in the format of the ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".mhd":
+        write_scan(path, lung(seed=seed), spacing=(1.4, 1.3, 1.1))
+    else:
+        image = sitk.GetImageFromArray(lung(seed=seed))
+        image.SetSpacing((1.4, 1.3, 1.1))
+        sitk.WriteImage(image, str(path))
+
+
+OWN = ["one.MHD", "two.mha", "site A/two.nii.gz", "site A/deep/four.nii", "five.nrrd"]
+
+
+def test_own_scans_in_any_folders_are_preprocessed_and_pretrain(tmp_path, run):
+    data, save, lists = tmp_path / "own scans", tmp_path / "crops", tmp_path / "lists"
+    for seed, name in enumerate(OWN):
+        write_as(data / name, seed)
+    status, error = run(data, save, "--scale", 1)
+    assert status == 0 and "left out" not in error
+    assert set(arrays(save)) == {
+        f"{stem}_{kind}_0.npy" for kind in ("global", "local")
+        for stem in ("one", "two", "site A/two", "site A/deep/four", "five")
+    }  # fmt: skip
+    made = open_dataset(name="luna", root=save, lists=ListFolders.at(lists), ratio=1.0, seed=0)
+    assert len(made) == 5
+    assert sorted((lists / "luna_train.txt").read_text().split()) == [
+        "five", "one", "site%20A/deep/four", "site%20A/two", "two",
+    ]  # fmt: skip
+    # Two scans of one name in two folders are two scans, of which each has its own draw.
+    assert not np.array_equal(*(np.load(save / f"{name}_global_0.npy") for name in ("two", "site A/two")))
+    status, error = run(data, save, "--fold", 0)
+    assert status == 1 and "--fold: expected scans in subset0" in error and "has 5 elsewhere" in error
+    write_as(data / "manifest.nii", 9)
+    assert "expected another name" in run(data, save)[1]
+    (data / "manifest.nii").rename(data / "two.nii")
+    assert "expected each scan's name once" in run(data, save)[1]
+
+
+def test_masks_beside_subsets_are_no_scans(luna, tmp_path, run):
+    write_as(luna / "masks" / "1.3.6.0_lung.mhd", 0)
+    status, error = run(luna, tmp_path / "out", "--scale", 1)
+    assert status == 0 and len(arrays(tmp_path / "out")) == 6
+    assert "1 other volumes are left out (masks/1.3.6.0_lung.mhd)" in error
+
+
+def test_a_folder_that_cannot_be_read_counts_as_a_scan_that_failed(luna, tmp_path, run, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == luna / "subset2":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, error = run(luna, tmp_path / "out", "--scale", 1)
+    assert status == 0 and f"failed: {luna}/subset2: Permission denied" in error
+    assert run(luna, tmp_path / "out", "--scale", 1, "--max_bad", 0)[0] == 1
+
+
+def test_a_path_may_begin_at_home(luna, tmp_path, run, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("~/luna", "~/out", "--scale", 1)[0] == 0 and len(arrays(tmp_path / "out")) == 6
+
+
+def test_a_system_that_does_not_tell_which_cores_are_ours(monkeypatch):
+    assert available_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert available_cores() == 5 == luna_preprocess.parse_arguments(["--data", "a", "--save", "b"]).workers
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
 
 
 def test_wrong_world_is_refused(luna, tmp_path):

@@ -40,7 +40,7 @@ def run_jobs(
             broken = False
             while running or (todo and not broken):
                 # No more are handed out than are worked on, so that those of a dead pool are the suspects.
-                while todo and not broken and len(running) < workers:
+                while todo and not broken and _may_start(todo[-1], list(running.values()), deaths, workers):
                     item = todo.pop()
                     running[pool.submit(_caught, task, item)] = item
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -55,6 +55,13 @@ def run_jobs(
                         todo.append(item)
                     else:
                         yield item, UserError(f"{DEATHS} workers died over it; is there memory enough?")
+
+
+def _may_start(item: Item, running: list[Item], deaths: dict[Item, int], workers: int) -> bool:
+    """A suspect runs alone, so that no other item is taken for what it does to the workers."""
+    if not running:
+        return True
+    return len(running) < workers and not any(deaths[one] for one in (item, *running))
 
 
 def end_with_parent() -> None:

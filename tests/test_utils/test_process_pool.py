@@ -1,0 +1,66 @@
+"""Many items over several processes: workers that die, items that kill them, and a parent that is killed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.process_pool import run_jobs
+
+
+def _die_once(item):
+    flag, number = item
+    if number == 3 and not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def _die_always(item):
+    if item == 1:
+        time.sleep(1.5)  # at work while another item kills its worker, time and again
+    if item == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == 4:
+        raise UserError("four")
+    return item
+
+
+def test_a_killed_worker_is_replaced(tmp_path):
+    items = [(str(tmp_path / "flag"), number) for number in range(6)]
+    assert {number: result for (_, number), result in run_jobs(_die_once, items, workers=2)} == {
+        number: number**2 for number in range(6)
+    }
+
+
+def _note_and_sleep(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _run_for_ever(folder):
+    list(run_jobs(_note_and_sleep, [str(folder / name) for name in "ab"], workers=2))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_run_for_ever, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "ab"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    workers = [Path("/proc") / (tmp_path / name).read_text() / "stat" for name in "ab"]
+    # A worker whose parent is gone may stay in the list of processes as a zombie.
+    while any(stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" for stat in workers):
+        assert time.monotonic() < deadline, "workers are still there"
+        time.sleep(0.05)
+
+
+def test_an_item_that_kills_workers_is_given_up_and_nothing_else(tmp_path):
+    results = dict(run_jobs(_die_always, range(1, 6), workers=2))
+    assert set(results) == {1, 2, 3, 4, 5} and "workers died" in str(results.pop(2)) and str(results.pop(4)) == "four"
+    assert all(item == result for item, result in results.items())
