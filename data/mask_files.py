@@ -10,6 +10,8 @@ from PIL import Image
 
 from data.datasets.cases import Case, Region
 from data.readers.file_names import ending_of
+from data.readers.itk import last_line, open_volume
+from data.readers.volumes import SCANS
 from utils.errors import UserError
 
 
@@ -22,7 +24,7 @@ def regions_to_mask(chosen: np.ndarray, regions: Sequence[Region]) -> np.ndarray
 
 
 def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
-    """``{name}.png`` or, with the geometry of the case's own mask, ``{name}.nii.gz``; whole or not at all.
+    """``{name}.png`` or, with the geometry of the case's image, ``{name}.nii.gz``; whole or not at all.
 
     Raises:
         UserError: the folder cannot be written.
@@ -36,19 +38,19 @@ def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
         if mask.ndim == 2:
             Image.fromarray(mask).save(partial)
         else:
-            sitk.WriteImage(_with_geometry(mask, case.mask), str(partial))
+            sitk.WriteImage(_with_geometry(mask, (*case.images, case.mask)), str(partial))
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"--save_masks: cannot write {path} ({str(error).strip().rpartition(chr(10))[2]})") from None
+        raise UserError(f"--save_masks: cannot write {path} ({last_line(error)})") from None
 
 
-def _with_geometry(mask: np.ndarray, like: Path) -> sitk.Image:
+def _with_geometry(mask: np.ndarray, files: Sequence[Path]) -> sitk.Image:
+    """A mask on the grid of the first of some files that knows one."""
     image = sitk.GetImageFromArray(mask.transpose(2, 1, 0))
-    if ending_of(like) != ".npy":
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(like))
-        reader.ReadImageInformation()
-        image.SetSpacing(reader.GetSpacing())
-        image.SetOrigin(reader.GetOrigin())
-        image.SetDirection(reader.GetDirection())
+    path = next((path for path in files if ending_of(path) in SCANS), None)
+    if path is not None:
+        grid = open_volume(path).geometry
+        image.SetSpacing(grid.spacing)
+        image.SetOrigin(grid.origin)
+        image.SetDirection(grid.direction)
     return image

@@ -1,26 +1,29 @@
 """Nodule candidates of LUNA16: cubes cut about points of a table, nodule or false positive."""
 
-import hashlib
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from data.catalog.file_index import FileIndex, find, require_folder
-from data.catalog.lists import cut_list, list_path, read_names, seeded_order, write_list_once
+from data.catalog.crop_manifest import CROPS
+from data.catalog.file_index import FileIndex, require_folder
+from data.catalog.folders import walk
+from data.catalog.joins import Side, first_names, note_join, unique
+from data.catalog.list_folders import ListFolders, open_list
+from data.catalog.lists import list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
+from data.catalog.scans import SCANS, ScanFile, find_scans, split_of
 from data.catalog.splits import split_by_patient
-from data.datasets.luna import SUBSETS
+from data.readers.cubes import load_cube
 from data.readers.tables import read_table
-from data.readers.volumes import SPACING, read_header
 from data.transforms.hounsfield import LOWEST, scale
 from utils.errors import UserError
+from utils.fingerprint import fingerprint_of
+from utils.notes import note
 from utils.records import LabelledCubes
 from utils.reused_memory import stack
 from utils.seeding import numpy_generator
@@ -57,7 +60,8 @@ def read_candidates(path: Path) -> Candidates:
     """The table of candidates.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or a point is no point; a class is neither 0 nor 1.
+        UserError: it cannot be read, lacks a column, or a point is no point; a class is neither 0 nor 1, or
+            a point has both.
     """
     rows = read_table(path, COLUMNS)
     names = sorted({row["seriesuid"] for row in rows})
@@ -74,6 +78,8 @@ def read_candidates(path: Path) -> Candidates:
                 f"{path}: expected three numbers in mm and a class of 0 or 1, got {list(row.values())} in row "
                 f"{number + 1}"
             )
+    points_of_rows = ((" ".join(row[column] for column in COLUMNS[:4]), row["class"]) for row in rows)
+    unique(points_of_rows, source=path, what="classes", counted=False)
     return Candidates(names, np.array([place[row["seriesuid"]] for row in rows], dtype=int), points, labels)
 
 
@@ -90,28 +96,24 @@ def find_table(root: Path) -> Path:
     raise UserError(f"--data: expected {TABLE} in {root}, its CSVFILES/ or the folder above, found none")
 
 
-def find_scans(root: Path) -> dict[str, list[Path]]:
-    """``subsetK/*.mhd`` of each part, by name.
+def find_ct(root: Path) -> dict[str, ScanFile]:
+    """The scans below a folder, by what lists call them.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or two cannot be told apart.
     """
-    found = {part: [path for k in subsets for path in find(root, f"subset{k}/*.mhd")] for part, subsets in
-             SUBSETS.items()}  # fmt: skip
-    if not any(found.values()):
-        crops = bool(find(root, "subset*/*_global_*.npy"))
+    found = find_scans(root)
+    for line in found.unreadable:
+        note(f"--data: left out: {line}")
+    if not found.scans:
+        crops = any(CROPS.fullmatch(name) for folder in walk(root) for name in folder.files)
         what = "it holds crops; give the folder that they were made of" if crops else "found none"
-        raise UserError(f"--data: expected scans, subsetK/*.mhd, in {root}, {what}")
-    return found
-
-
-def scan_name(path: Path) -> str:
-    """The file's name without ``.mhd``: the series' UID, which is full of dots."""
-    return path.name.removesuffix(".mhd")
+        raise UserError(f"--data: expected scans ({', '.join(SCANS)}) in {root}, {what}")
+    return {scan.listed: scan for scan in found.scans}
 
 
 def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    """A cube of 1 mm voxels about a point, along the scan's own axes as those of pre-training.
+    """A cube of 1 mm voxels about a point, along the axes of pre-training.
 
     Only the part of the scan about the point is read, and only that is resampled: to resample a whole scan takes
     seconds, and cubes of all candidates of LUNA16 would fill 110 GB.
@@ -127,36 +129,7 @@ def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.nda
     Raises:
         UserError: the scan is damaged, or the point lies outside of it.
     """
-    header = read_header(path)
-    try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.SetImageIO("MetaImageIO")
-        reader.ReadImageInformation()
-        axes = np.array(reader.GetDirection()).reshape(3, 3)
-        spacing, half = np.array(header.spacing), (np.array(shape) - 1) / 2 * SPACING
-        # Directions are orthonormal: their inverse is their transpose.
-        centre = axes.T @ (np.array(point) - np.array(reader.GetOrigin())) / spacing
-        size = np.array(header.size)
-        if ((centre < -0.5) | (centre > size - 0.5)).any():
-            raise UserError(
-                f"{path}: expected candidates within the scan, {tuple(map(float, point))} mm is voxel "
-                f"{centre.round(1).tolist()} of {size.tolist()}"
-            )
-        # One voxel more on each side, for the interpolation.
-        low = np.clip(np.floor(centre - half / spacing).astype(int) - 1, 0, size - 1)
-        high = np.clip(np.ceil(centre + half / spacing).astype(int) + 2, low + 1, size)
-        reader.SetExtractIndex(low.tolist())
-        reader.SetExtractSize((high - low).tolist())
-        start = np.array(point) - axes @ half
-        cube = sitk.Resample(
-            reader.Execute(), list(shape), sitk.Transform(), sitk.sitkLinear, start.tolist(), (SPACING,) * 3,
-            reader.GetDirection(), LOWEST, sitk.sitkInt16,
-        )  # fmt: skip
-    except RuntimeError as error:
-        reason = str(error).strip().rpartition("\n")[2]
-        raise UserError(f"{path}: expected a CT scan, it cannot be read ({reason})") from None
-    return np.ascontiguousarray(scale(sitk.GetArrayFromImage(cube).transpose(2, 1, 0)))
+    return np.ascontiguousarray(scale(load_cube(path, point, shape, outside=LOWEST)))
 
 
 class CandidateCubes:
@@ -171,9 +144,7 @@ class CandidateCubes:
     def __init__(self, candidates: Candidates, files: dict[str, Path], cube: Sequence[int]) -> None:
         self.candidates, self.files, self.cube = candidates, files, tuple(cube)
         self.patients = [candidates.scans[i] for i in candidates.of_scan]
-        digest = hashlib.blake2b(repr((self.patients, self.cube)).encode(), digest_size=8)
-        digest.update(candidates.points.tobytes() + candidates.labels.tobytes())
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = fingerprint_of(repr((self.patients, self.cube)), candidates.points, candidates.labels)
 
     def __len__(self) -> int:
         return len(self.candidates.labels)
@@ -242,62 +213,65 @@ class CandidateSplits(NamedTuple):
     valid: CandidateCubes
     test: CandidateCubes
     test_source: str
-    """Where the test part comes from, in words."""
+    """Where the test split comes from, in words."""
 
 
 def open_candidates(
-    *, root: str | Path, lists: str | Path, ratio: float, seed: int, cube: Sequence[int] = CUBE
+    *, root: str | Path, lists: ListFolders, ratio: float, seed: int, cube: Sequence[int] = CUBE, max_bad: float = 0.01
 ) -> CandidateSplits:
-    """Training, validation and test part, split by scan: the rest of ``luna_train.txt`` after ``ratio``, and the test.
+    """Training, validation and test split, by scan: the rest of ``luna_train.txt`` after ``ratio``, and the test.
 
-    The test part is subset7 to subset9 where they are there, else a fifth of the rest. Where there is no list, it is
-    made of the scans of subset0 to subset6 and kept, as for pre-training.
+    The test split is subset7 to subset9 where they are there, else a fifth of the rest. Where there is no list, it is
+    made of all other scans and kept, as for pre-training.
 
     Args:
-        root: LUNA16's folder.
-        lists: the folder of the lists.
+        root: the folder of the scans.
+        lists: where lists are.
         ratio: the share of the list that pre-trains.
         seed: of the splits, and of the order of a list that is made.
         cube: voxels of 1 mm.
+        max_bad: share of the listed scans that may be missing.
 
     Raises:
-        UserError: no scans, no table or a wrong one, a listed scan that is not there, or too few scans or candidates.
+        UserError: no scans, no table or a wrong one, listed scans that are not there, or too few scans or candidates.
     """
     root = require_folder(root)
-    scans = find_scans(root)
-    files = {scan_name(path): path for part in scans.values() for path in part}
+    scans = find_ct(root)
     table = find_table(root)
     candidates = read_candidates(table)
-    _say_absent(table, candidates, files, root)
-    training = list_path(lists, "luna", "train")
-    if not training.exists() and not scans["train"]:
+    _account(table, candidates, scans)
+    train, valid = ([name for name in scans if split_of(scans[name].folder) == split] for split in ("train", "valid"))
+    if not train:
         raise UserError(f"--data: expected scans of subset0 to subset6 to train on in {root}, found others only")
-    if not training.exists():
-        write_list_once(training, seeded_order([scan_name(path) for path in scans["train"]], seed), source=str(root))
-    _, rest = cut_list(read_names(training), ratio)
-    FileIndex([root], [NameList.of(sorted(files))]).locate(rest, source=training)
+
+    def make(folder: Path) -> None:
+        write_list_once(list_path(folder, "luna", "train"), seeded_order(train, seed), source=str(root))
+
+    listed = open_list(lists, "luna", FileIndex([root], [NameList.of(sorted(train))]), make=make, what="scans")
+    _, rest = listed.cut(ratio)
     known = {candidates.scans[i] for i in np.unique(candidates.of_scan)}
-    names = [name for name in rest if name in known]
-    test = [name for path in scans["valid"] if (name := scan_name(path)) in known]
-    parts = split_by_patient(names, names, test=test, test_patients=test, seed=seed)
+    names = [name for name in rest.found(max_bad=max_bad).names if name in known]
+    test = [name for name in valid if name in known]
+    splits = split_by_patient(names, names, test=test, test_patients=test, seed=seed)
+    files = {name: scan.path for name, scan in scans.items()}
     return CandidateSplits(
-        BalancedCubes(candidates.of(parts.train), files, cube, seed=seed),
-        CandidateCubes(candidates.of(parts.valid), files, cube),
-        CandidateCubes(candidates.of(parts.test), files, cube),
+        BalancedCubes(candidates.of(splits.train), files, cube, seed=seed),
+        CandidateCubes(candidates.of(splits.valid), files, cube),
+        CandidateCubes(candidates.of(splits.test), files, cube),
         "subset7 to subset9" if test else "a fifth of the scans, held out",
     )
 
 
-def _say_absent(table: Path, candidates: Candidates, files: dict[str, Path], root: Path) -> None:
+def _account(table: Path, candidates: Candidates, scans: Mapping[str, ScanFile]) -> None:
     """People who fetched some subsets have the table of all."""
-    absent = [i for i, name in enumerate(candidates.scans) if name not in files]
+    absent = [name for name in candidates.scans if name not in scans]
     if len(absent) == len(candidates.scans):
         raise UserError(
-            f"{table}: expected candidates in the scans of {root}, none of its {len(absent)} scans is there"
+            f"{table}: expected candidates in the scans of --data, none of its {len(absent)} scans is there "
+            f"({first_names(absent)}; of --data: {first_names(list(scans))})"
         )
-    if absent:
-        count = int(np.isin(candidates.of_scan, absent).sum())
-        print(
-            f"{table}: {count} candidates in {len(absent)} scans that are not in {root} are left out "
-            f"({candidates.scans[absent[0]]})", file=sys.stderr
-        )  # fmt: skip
+    without = sorted(scans.keys() - set(candidates.scans))
+    note_join(
+        table, Side(len(candidates.scans), "scans with candidates", "in --data", "not: left out", absent),
+        Side(len(scans), "scans of --data", "with candidates", "without: left out", without),
+    )  # fmt: skip

@@ -1,16 +1,18 @@
 """One case of segmentation: its files to arrays, and what is cut out of them."""
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 from PIL import Image
 
+from data.readers.geometry import SPACING, Geometry, unit_grid
 from data.readers.images import read_grey
 from data.readers.masks import read_mask
-from data.readers.volumes import LARGEST_VOLUME, OUTSIDE, SPACING, read_volume
+from data.readers.regrid import bring_onto
+from data.readers.resample import resample_nearest
+from data.readers.volumes import read_volume, require_hounsfield, resample_to_1mm
 from data.transforms.hounsfield import HIGHEST, LOWEST
 from utils.errors import UserError
 
@@ -61,7 +63,7 @@ class Prepared(NamedTuple):
 
 
 class ReferenceMask(NamedTuple):
-    """The mask as it came, and where its voxels lie in the image that the network sees."""
+    """The mask on the grid of the image's file, and where its voxels lie in the image that the network sees."""
 
     labels: np.ndarray
     """uint8, *N."""
@@ -74,32 +76,44 @@ class ReferenceMask(NamedTuple):
 
 
 def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
-    """Everything of a case, from its files.
+    """Everything of a case, from its files; masks and further channels on the grid of the first image.
 
     Raises:
-        UserError: a file is missing or damaged, sizes differ, or the mask has values that are none of this data set's.
+        UserError: a file is missing or damaged; the mask has values that are none of this data set's; sizes differ, or
+            files show different places in the patient; or what should be CT cannot be in Hounsfield units.
     """
-    labels, spacing = read_mask(case.mask, reading.dim)
+    labels, mask_grid = read_mask(case.mask, reading.dim)
     unknown = np.setdiff1d(np.unique(labels), reading.known)
     if len(unknown):
         raise UserError(f"{case.mask}: expected labels of {list(reading.known)}, found {unknown.tolist()}")
-    channels = []
-    for path in case.images:
-        array, spacing = (read_grey(path), (1.0, 1.0)) if reading.dim == 2 else read_volume(path)
-        if array.shape != labels.shape:
-            raise UserError(f"{case.mask}: expected a mask of the size of {path}, {array.shape}, got {labels.shape}")
-        channels.append(array)
     if reading.dim == 2:
-        return _prepare_image(channels[0], labels, reading.longest)
-    image = np.stack(channels)
+        image = read_grey(case.images[0])
+        _require_size(case.mask, labels, case.images[0], image)
+        return _prepare_image(image, labels, reading.longest)
+    first, grid = read_volume(case.images[0])
+
+    def beside(path: Path, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
+        kind = "a mask" if nearest else "a channel"
+        values = bring_onto(grid, values, own, path=path, image=case.images[0], kind=kind, nearest=nearest)
+        _require_size(path, values, case.images[0], first, kind)
+        return values
+
+    channels = [first, *(beside(path, *read_volume(path), nearest=False) for path in case.images[1:])]
+    labels = beside(case.mask, labels, mask_grid, nearest=True)
+    grid = grid or mask_grid or unit_grid(first.shape)
     if reading.hounsfield:
-        size = tuple(int(n * s / SPACING + 0.5) for n, s in zip(labels.shape, spacing, strict=True))
-        if not 1 <= math.prod(size) <= LARGEST_VOLUME:
-            raise UserError(f"{path}: expected up to {LARGEST_VOLUME} voxels at {SPACING:g} mm, got {size}")
-        return _prepare_ct(image, labels, spacing, size)
+        for path, channel in zip(case.images, channels, strict=True):
+            require_hounsfield(path, channel)
+        return _prepare_ct(channels, labels, grid)
+    image = np.stack(channels)
     low, high = (f(image, axis=(1, 2, 3)).astype(np.float32) for f in (np.min, np.max))
-    whole = ReferenceMask(labels, spacing, (0.0,) * 3, (1.0,) * 3)
+    whole = ReferenceMask(labels, grid.spacing, (0.0,) * 3, (1.0,) * 3)
     return Prepared(image, low, high, labels), whole
+
+
+def _require_size(path: Path, values: np.ndarray, image: Path, first: np.ndarray, kind: str = "a mask") -> None:
+    if values.shape != first.shape:
+        raise UserError(f"{path}: expected {kind} of the size of {image}, {first.shape}, got {values.shape}")
 
 
 def _prepare_image(image: np.ndarray, labels: np.ndarray, longest: int) -> tuple[Prepared, ReferenceMask]:
@@ -118,22 +132,13 @@ def _prepare_image(image: np.ndarray, labels: np.ndarray, longest: int) -> tuple
     )
 
 
-def _prepare_ct(
-    image: np.ndarray, labels: np.ndarray, spacing: tuple[float, ...], size: tuple[int, ...]
-) -> tuple[Prepared, ReferenceMask]:
-    """To ``size`` voxels of 1 mm as :func:`data.readers.volumes.load_resampled` does; the mask by its nearest voxel."""
-
-    def resampled(array: np.ndarray, how: int, outside: int) -> np.ndarray:
-        scan = sitk.GetImageFromArray(array.transpose(2, 1, 0))
-        scan.SetSpacing(spacing)
-        grid = (size, sitk.Transform(), how, (0.0,) * 3, (SPACING,) * 3, scan.GetDirection(), outside)
-        kind = sitk.sitkUInt8 if how == sitk.sitkNearestNeighbor else sitk.sitkInt16
-        return sitk.GetArrayFromImage(sitk.Resample(scan, *grid, kind)).transpose(2, 1, 0)
-
-    channels = [resampled(channel, sitk.sitkLinear, OUTSIDE) for channel in image]
+def _prepare_ct(channels: Sequence[np.ndarray], labels: np.ndarray, grid: Geometry) -> tuple[Prepared, ReferenceMask]:
+    """To 1 mm as :func:`data.readers.volumes.load_resampled` does; the mask by its nearest voxel."""
+    step = tuple(s / SPACING for s in grid.spacing)
+    image = np.stack([resample_to_1mm(channel, grid) for channel in channels])
     low, high = (np.full(len(channels), hu, np.float32) for hu in (LOWEST, HIGHEST))
-    prepared = Prepared(np.stack(channels), low, high, resampled(labels, sitk.sitkNearestNeighbor, 0))
-    return prepared, ReferenceMask(labels, spacing, (0.0,) * 3, tuple(s / SPACING for s in spacing))
+    prepared = Prepared(image, low, high, resample_nearest(labels, step, grid.size_resampled))
+    return prepared, ReferenceMask(labels, grid.spacing, (0.0,) * 3, step)
 
 
 def scaled(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,9 +1,42 @@
 """Arrays in ``.npy`` files."""
 
+import os
 import tokenize
 import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
 
 # What NumPy raises for files that were cut short or are something else.
 UNREADABLE = (
     OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
 )  # fmt: skip
+
+
+def read_array(path: Path, *, what: str, mapped: bool = False) -> np.ndarray:
+    """The array of a ``.npy`` file, of any shape and any kind but objects.
+
+    Args:
+        path: the file.
+        what: what it should hold, for errors: ``'a volume'``.
+        mapped: map it into memory, and read only what is looked at.
+
+    Raises:
+        UserError: the file is missing, damaged, cut short, too long or something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            array = np.load(path if mapped else file, mmap_mode="r" if mapped else None, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError("an archive of arrays")
+            end = array.offset + array.nbytes if isinstance(array, np.memmap) else file.tell()
+            if file.seek(0, os.SEEK_END) != end:
+                raise ValueError("bytes behind its end")
+            return array
+    except FileNotFoundError:
+        raise UserError(f"expected {what}, there is no file {path}") from None
+    except UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: expected {what} as .npy, it is damaged or something else ({reason})") from None

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from data.readers.geometry import Geometry
 from data.readers.images import LARGEST_PIXELS, why_unread
 from data.readers.volumes import read_volume
 from utils.errors import UserError
@@ -26,24 +27,24 @@ def read_mask_image(path: Path) -> np.ndarray:
                 raise UserError(f"{path}: expected at most {LARGEST_PIXELS} pixels, its header claims {image.size}")
             if len(image.getbands()) != 1:
                 raise UserError(f"{path}: expected a mask of one value a pixel, got {image.mode}")
-            return np.array(image)
+            return np.array(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"expected a mask, there is no file {path}") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: expected a PNG mask, it is damaged or something else{why_unread(error)}") from None
 
 
-def read_mask(path: Path, dim: int) -> tuple[np.ndarray, tuple[float, ...]]:
-    """A mask's values, uint8 *N, and its spacing in mm.
+def read_mask(path: Path, dim: int) -> tuple[np.ndarray, Geometry | None]:
+    """A mask's values, uint8 *N, and where it lies in the patient; None in 2D, and where the file does not say.
 
     Raises:
         UserError: the file cannot be read, or has other values than whole numbers from 0 to 255.
     """
-    values, spacing = (read_mask_image(path), (1.0, 1.0)) if dim == 2 else read_volume(path)
+    values, grid = (read_mask_image(path), None) if dim == 2 else read_volume(path)
     labels = values.astype(np.uint8)
     if not (labels == values).all():
         raise UserError(f"{path}: expected a mask of whole numbers from 0 to {MOST_LABELS - 1}")
-    return labels, spacing
+    return labels, grid
 
 
 def mask_values(masks: Sequence[Path], dim: int) -> list[int]:

@@ -277,7 +277,7 @@ def test_ct_is_read_as_for_pre_training(tmp_path):
     hu = np.random.default_rng(0).integers(-2000, 2000, (11, 9, 7)).astype(np.int16)
     spacing = (0.7, 1.3, 2.5)
     mask = (hu > 0).astype(np.uint8)
-    path = write_scan(tmp_path / "scan.mhd", hu.transpose(2, 1, 0), spacing=spacing)
+    path = write_scan(tmp_path / "scan.mhd", hu.transpose(2, 1, 0), spacing=spacing, origin=(5.0, -7.0, 11.0))
     case = Case("c", "c", (path,), write_nifti(tmp_path / "m.nii.gz", mask, spacing))
     prepared, truth = read_case(case, ReadSpec(3, (0, 1), hounsfield=True))
     expected = load_resampled(path)

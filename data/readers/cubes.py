@@ -1,0 +1,57 @@
+"""A cube cut out of a scan, of which no more is read than that."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from data.readers.geometry import SPACING
+from data.readers.itk import open_volume, read_image, unread
+from data.readers.volumes import LIGHTEST, read_volume, require_hounsfield, turn_of
+from utils.errors import UserError
+
+
+def load_cube(path: Path, point: Sequence[float], shape: Sequence[int], *, outside: int) -> np.ndarray:
+    """A cube of 1 mm voxels about a point, along the axes of :func:`data.readers.volumes.load_resampled`.
+
+    Args:
+        path: the scan, of any kind that :func:`data.readers.volumes.read_header` takes.
+        point: world coordinates x y z, mm.
+        shape: voxels.
+        outside: HU where the cube leaves the scan.
+
+    Returns:
+        int16 of ``shape``, HU.
+
+    Raises:
+        UserError: the scan is damaged or cannot be in Hounsfield units, or the point lies outside of it.
+    """
+    volume = open_volume(path)
+    grid, half = volume.geometry, (np.array(shape) - 1) / 2 * SPACING
+    turned = turn_of(path, grid).geometry(grid)
+    centre, size = grid.to_voxel(point), np.array(grid.size)
+    if ((centre < -0.5) | (centre > size - 0.5)).any():
+        raise UserError(
+            f"{path}: expected candidates within the scan, {tuple(map(float, point))} mm is voxel "
+            f"{centre.round(1).tolist()} of {size.tolist()}"
+        )
+    reach = abs(grid.axes.T @ turned.axes).round() @ half / grid.spacing
+    # One voxel more on each side, for the interpolation.
+    low = np.clip(np.floor(centre - reach).astype(int) - 1, 0, size - 1)
+    high = np.clip(np.ceil(centre + reach).astype(int) + 2, low + 1, size)
+    volume.reader.SetExtractIndex(low.tolist())
+    volume.reader.SetExtractSize((high - low).tolist())
+    image = read_image(path, volume)
+    # A cube with air or fat in it proves the whole scan, which is looked at where one has none.
+    if sitk.GetArrayViewFromImage(image).min() > LIGHTEST:
+        require_hounsfield(path, read_volume(path)[0])
+    start = np.array(point) - turned.axes @ half
+    try:
+        cube = sitk.Resample(
+            image, list(shape), sitk.Transform(), sitk.sitkLinear, start.tolist(), (SPACING,) * 3, turned.direction,
+            outside, sitk.sitkInt16,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise unread(path, error) from None
+    return sitk.GetArrayFromImage(cube).transpose(2, 1, 0)

@@ -1,0 +1,102 @@
+"""Volumes read by SimpleITK, once their headers and their lengths have been checked."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from data.readers.file_names import ending_of
+from data.readers.geometry import Geometry, require_geometry
+from data.readers.metaimage import stored_in_metaimage
+from data.readers.nifti import stored_in_nifti
+from data.readers.nrrd import stored_in_nrrd
+from data.readers.stored import Stored, check_stored
+from utils.errors import UserError
+
+# By ending, in small letters: who says where the voxels lie, and SimpleITK's reader.
+KINDS: dict[str, tuple[Callable[[Path], Stored], str]] = {
+    ".mhd": (stored_in_metaimage, "MetaImageIO"), ".mha": (stored_in_metaimage, "MetaImageIO"),
+    ".nii": (stored_in_nifti, "NiftiImageIO"), ".nii.gz": (stored_in_nifti, "NiftiImageIO"),
+    ".nrrd": (stored_in_nrrd, "NrrdImageIO"),
+}  # fmt: skip
+
+
+class OpenVolume(NamedTuple):
+    """A checked file whose voxels are not read yet."""
+
+    reader: sitk.ImageFileReader
+    geometry: Geometry
+    """As stored."""
+
+
+def last_line(error: BaseException) -> str:
+    """What SimpleITK has to say, without where in its source it says so."""
+    return str(error).strip().rpartition("\n")[2]
+
+
+def unread(path: Path, error: BaseException) -> UserError:
+    """The one line of a file that SimpleITK cannot read."""
+    return UserError(f"{path}: expected a volume, it cannot be read ({last_line(error)})")
+
+
+def open_volume(path: Path) -> OpenVolume:
+    """Check a file's header, its geometry and that all its voxels are there.
+
+    Raises:
+        UserError: the file is missing, damaged, cut short, too long, absurdly large, not 3D, of more than one value a
+            voxel, or its axes stand at no right angle.
+    """
+    if ending_of(path) not in KINDS:
+        raise UserError(f"{path}: expected a volume as {', '.join(KINDS)}")
+    find, reader_name = KINDS[ending_of(path)]
+    stored, reader = find(path), sitk.ImageFileReader()
+    try:
+        reader.SetFileName(str(path))
+        # SimpleITK chooses by the ending, and knows those in small letters only.
+        reader.SetImageIO(reader_name)
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unread(path, error) from None
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        raise UserError(
+            f"{path}: expected a volume of one value a voxel, got {reader.GetDimension()} dimensions and "
+            f"{reader.GetNumberOfComponents()} values"
+        )
+    spacing, origin = reader.GetSpacing(), reader.GetOrigin()
+    if reader_name == "NiftiImageIO":
+        spacing, origin = _decimal(spacing), _decimal(origin)
+    grid = Geometry(reader.GetSize(), spacing, origin, reader.GetDirection())
+    require_geometry(path, grid)
+    check_stored(path, stored)
+    if stored.length % math.prod(grid.size):
+        raise UserError(f"{path}: its header claims {grid.size} voxels in {stored.length} bytes")
+    return OpenVolume(reader, grid)
+
+
+def read_image(path: Path, volume: OpenVolume) -> sitk.Image:
+    """The voxels of an open volume, or of the part of it that its reader is set to.
+
+    Raises:
+        UserError: they cannot be read, or are not finite.
+    """
+    try:
+        image = volume.reader.Execute()
+    except RuntimeError as error:
+        raise unread(path, error) from None
+    require_finite(path, sitk.GetArrayViewFromImage(image))
+    return image
+
+
+def require_finite(path: Path, values: np.ndarray) -> None:
+    """Raises a UserError that counts NaN and infinite values."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = values.size - np.count_nonzero(np.isfinite(values))
+        raise UserError(f"{path}: holds values that are not finite: NaN or infinite in {bad} of {values.size} voxels")
+
+
+def _decimal(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """NIfTI keeps 32 bits: 0.7 mm comes back as 0.69999999, and half a voxel's rounding goes the other way."""
+    return tuple(float(str(np.float32(number))) for number in numbers)
