@@ -19,13 +19,44 @@ def _die_once(item):
 
 
 def _die_always(item):
-    if item == 1:
-        time.sleep(1.5)  # at work while another item kills its worker, time and again
     if item == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if item == 4:
         raise UserError("four")
     return item
+
+
+def _kill_beside_slow(item):
+    name, folder = item
+    at_work, kills = folder / "slow is at work", folder / "kills"
+    if name == "slow":
+        before = kills.read_text() if kills.exists() else ""
+        at_work.touch()
+        _wait_until(lambda: kills.exists() and kills.read_text() != before)
+        time.sleep(0.5)  # until the death of the other worker has been noticed
+    elif name == "killer":
+        _wait_until(at_work.exists)
+        at_work.unlink(missing_ok=True)
+        with open(kills, "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(0.02)  # a pool looks for dead workers when something is done
+    return name
+
+
+def _wait_until(condition, seconds=1.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_an_item_at_work_beside_one_that_kills_workers_is_not_blamed(tmp_path):
+    names = ["slow", "killer", *map(str, range(100))]
+    results = {name: result for (name, _), result in run_jobs(_kill_beside_slow, [(n, tmp_path) for n in names],
+                                                              workers=3)}  # fmt: skip
+    assert "workers died" in str(results.pop("killer")) and all(name == result for name, result in results.items())
+    assert len(results) == 101
 
 
 def test_a_killed_worker_is_replaced(tmp_path):
