@@ -3,29 +3,40 @@
 #
 #   bash run3d.sh                            a demonstration on made-up scans, about 3 minutes on 2 CPU cores
 #   bash run3d.sh LUNA16_DIR OUT [OPTIONS]   the published settings; OPTIONS go to main.py
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-source "$here/env.sh"
-
-if [ $# -eq 0 ]; then
-    out="runs/demo3d"
-    echo "No data set given: a demonstration on made-up scans in $out, with crops an eighth of the published size and"
-    echo "few epochs. The weights show that everything works; they are not worth keeping."
-    rm -rf "$out"
-    PYTHONPATH="$here" "$PYTHON" -m data.phantoms --d 3 --out "$out/phantoms" --count 4
-    "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
-        --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
-    "$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
-        --b 4 --epochs 3 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
-    echo "Weights: $out/pcrlv2_luna_pretask_1.0_3.pt; pictures and curves: tensorboard --logdir $out/tensorboard"
-elif [ $# -ge 2 ]; then
-    luna="$1" out="$2"
-    shift 2
-    "$PYTHON" "$here/luna_preprocess.py" --input_rows 64 --input_cols 64 --input_deps 32 \
-        --data "$luna" --save "$out/crops" --workers "$(nproc)"
-    "$PYTHON" "$here/main.py" --data "$out/crops" --model pcrlv2 --b 32 --epochs 240 --lr 1e-3 --output "$out" \
-        --n luna --d 3 --ratio 1.0 --amp --resume auto "$@"
-else
+if [ $# -eq 1 ] || [[ "${1:-}" == -* || "${2:-}" == -* ]]; then
     echo "usage: bash run3d.sh [LUNA16_DIR OUT [OPTIONS]]" >&2
     exit 2
 fi
+here="$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)"
+source "$here/env.sh"
+
+if [ $# -gt 0 ]; then
+    luna="$1" out="$2"
+    shift 2
+    set -- --data "$out/crops" --model pcrlv2 --b 32 --epochs 240 --lr 1e-3 --output "$out" \
+        --n luna --d 3 --ratio 1.0 --amp --resume auto "$@"
+    # A mistyped option is told now, not after the preprocessing.
+    (cd "$here" && "$PYTHON" -c "from utils.options import parse_options; parse_options()" "$@")
+    "$PYTHON" "$here/luna_preprocess.py" --input_rows 64 --input_cols 64 --input_deps 32 \
+        --data "$luna" --save "$out/crops"
+    exec "$PYTHON" "$here/main.py" "$@"
+fi
+
+out="$PWD/runs/demo3d"
+echo "No data set given: a demonstration on made-up scans in $out, with crops an eighth of the published size and"
+echo "few epochs. The weights show that everything works; they are not worth keeping."
+rm -rf "$out"
+(cd "$here" && "$PYTHON" -m data.phantoms --d 3 --out "$out/phantoms" --count 4)
+"$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
+    --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
+"$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
+    --b 4 --epochs 3 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
+cat <<END
+
+Look at  $out/restorations.png   a row a crop: input, target, restoration, those of each stage, deepest first
+$([ ! -e "$out/curves.png" ] || echo "         $out/curves.png         the losses, epoch by epoch")
+Weights  $out/pcrlv2_luna_pretask_1.0_3.pt
+With your own scans:  bash "$here/run3d.sh" LUNA16_DIR OUT
+END

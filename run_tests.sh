@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Set up what the tests need, then lint, check types and test. Arguments go to pytest: bash run_tests.sh -k losses
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source env.sh requirements-dev.txt
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+PCRLV2_REQUIREMENTS=requirements-dev.txt source ./env.sh
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
