@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.catalog.list_folders import ListFolders
 from data.crop_pairs import CropSettings, Scan, preprocess_scan, write_record
 from data.datasets.image_cache import CachedImages
 from data.datasets.pretraining import open_dataset
@@ -163,7 +164,13 @@ def test_lists_and_cache_on_a_disk_that_fails(tmp_path, break_writes, name, faul
         Image.fromarray(np.full((9, 7 + i), i, dtype=np.uint8)).save(tmp_path / "images" / f"0000000{i}_000.png")
 
     def fill():
-        lists = {"name": "chest", "root": tmp_path, "lists": tmp_path / "lists", "ratio": 1.0, "seed": 0}
+        lists = {
+            "name": "chest",
+            "root": tmp_path,
+            "lists": ListFolders.at(tmp_path / "lists"),
+            "ratio": 1.0,
+            "seed": 0,
+        }
         return CachedImages(open_dataset(**lists), tmp_path / "cache", size=8).fill(workers=0)
 
     undo = break_writes(fault, name)
@@ -182,7 +189,7 @@ def test_a_cache_without_room_is_refused_before_anything_is_mapped(tmp_path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    images = open_dataset(name="chest", root=tmp_path, lists=tmp_path / "lists", ratio=1.0, seed=0)
+    images = open_dataset(name="chest", root=tmp_path, lists=ListFolders.at(tmp_path / "lists"), ratio=1.0, seed=0)
     with pytest.raises(UserError, match="--cache: cannot write .*: No space left"):
         CachedImages(images, tmp_path / "cache", size=8).fill(workers=0)
 

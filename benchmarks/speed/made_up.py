@@ -46,4 +46,5 @@ def write_xrays(folder: Path, count: int, side: int) -> ImageFiles:
         xray = draw_xray(np.random.default_rng(i), height=side, width=side)
         Image.fromarray(xray.image).save(folder / f"{i:08d}_000.png")
     index = index_chest(folder)
-    return ImageFiles(index.folders, index.names, index.locate(index.names, source=folder))
+    listed = index.join(index.names, source=folder)
+    return ImageFiles(index.folders, listed.names, listed.folder_of)

@@ -94,7 +94,7 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     module.train()
     return Trainer(
-        task, optimizer=optimizer, loader=NoBatches(), precision=precision,
+        task, optimizer=optimizer, loader=NoBatches(), device=device, precision=precision,
         recorder=Recorder(folder, about={}, active=False),
         keeper=RunState(folder, fixed={}, save_minutes=1e9, writes=False), world=World(), epochs=1, seed=0,
     )  # fmt: skip

@@ -1,11 +1,19 @@
-"""NIH ChestX-ray14 and CheXpert as people have them on disk: folders, metadata, and the lists made from these."""
+"""NIH ChestX-ray14 as people have it on disk: folders, metadata, and the lists made from these."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from data.catalog.file_index import FileIndex, names_in, require_folder
+from data.catalog.file_index import FileIndex, find, names_in, require_folder
+from data.catalog.folders import is_hidden
+from data.catalog.joins import Side, first_names, note_join, unique
 from data.catalog.lists import list_path, read_names, seeded_order, write_list_once
-from data.readers.tables import read_columns
+from data.catalog.names import NameList
+from data.catalog.patients import chest_patients
+from data.readers.tables import read_table
 from utils.errors import UserError
+from utils.notes import note
 from utils.seeding import seed_of
 
 ENDINGS = (b".png", b".jpg", b".jpeg")
@@ -14,58 +22,164 @@ FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
 )  # fmt: skip
+NO_FINDING = "No Finding"
+IMAGE, FOUND, PATIENT = "Image Index", "Finding Labels", "Patient ID"
 # Shares of patients that the published lists have: 78,468, 11,218 and 22,433 of 112,119 images.
 VALID_SHARE, TEST_SHARE = 0.1, 0.2
 
 
 def index_chest(root: str | Path) -> FileIndex:
-    """NIH's images: ``root`` itself, its ``images/``, or ``images_001/images/`` ... as the archives unpack.
+    """NIH's images: ``root`` itself, or all of ``images/`` and ``images_001/images/`` ... as the archives unpack.
+
+    Images that lie elsewhere in ``root`` are not taken, which is said on stderr.
 
     Raises:
-        UserError: no such folder, or no images in it.
+        UserError: no such folder, no images in it, or two of one name.
     """
     root = require_folder(root)
-    candidates = (root / "images", *sorted(root.glob("images_*/images")))
-    folders = [folder for folder in candidates if folder.is_dir()] or [root]
-    names = [names_in(folder, ENDINGS) for folder in folders]
-    if not any(len(part) for part in names):
-        raise UserError(f"--data: expected PNG or JPEG images in {root} or its images/, found none")
-    filled = [(folder, part) for folder, part in zip(folders, names, strict=True) if len(part)]
-    return FileIndex(*zip(*filled, strict=True))
+    places = [root / "images", *(sub for top in sorted(root.glob("images_*")) for sub in (top, top / "images"))]
+    folders: dict[Path, Path] = {}  # one of them may be a link to another
+    for folder in filter(Path.is_dir, places):
+        folders.setdefault(folder.resolve(), folder)
+    names = {folder: names_in(folder, ENDINGS) for folder in folders.values()}
+    names = {folder: found for folder, found in names.items() if len(found)}
+    direct = names_in(root, ENDINGS)
+    elsewhere = [path.name for path in find(root) if path not in places and _holds_images(path)]
+    if not names and len(direct):
+        names, direct = {root: direct}, NameList.of([])
+    if not names:
+        hint = f"; there are some in {first_names(elsewhere)}" if elsewhere else ""
+        raise UserError(f"--data: expected PNG or JPEG images in {root} or its images/, found none{hint}")
+    if len(direct) or elsewhere:
+        beside = [f"{len(direct)} images in {root} itself"] * bool(len(direct)) + [f"{e}/" for e in elsewhere]
+        read = first_names([str(folder) for folder in names])
+        note(f"--data: images are read in {read}, not in other places: {', '.join(beside)}")
+    return FileIndex(list(names), list(names.values()))
 
 
-def make_chest_lists(root: str | Path, lists: str | Path, index: FileIndex, *, seed: int) -> None:
+def _holds_images(folder: Path) -> bool:
+    try:
+        with os.scandir(os.fsencode(folder)) as entries:
+            return any(e.name.lower().endswith(ENDINGS) and not is_hidden(e.name) for e in entries)
+    except OSError:  # a file, or a folder that is not ours to read
+        return False
+
+
+class ChestTable(NamedTuple):
+    """NIH's ``Data_Entry_2017*.csv``."""
+
+    path: Path
+    labels: dict[str, tuple[int, ...]]
+    """Image name to its 14 labels."""
+    patients: dict[str, str]
+    """Image name to the patient; empty where the table has no such column."""
+
+
+def find_chest_table(root: str | Path) -> ChestTable | None:
+    """NIH's table in the data set's folder, or in the one above its ``images/``; None where there is none.
+
+    Raises:
+        UserError: as :func:`read_chest_table`.
+    """
+    tables = sorted(_top(root).glob("Data_Entry_2017*.csv"))
+    if len(tables) > 1:
+        note(f"{tables[0]} is used, and no other table: {', '.join(table.name for table in tables[1:])}")
+    return read_chest_table(tables[0]) if tables else None
+
+
+def _top(root: str | Path) -> Path:
+    root = Path(root).absolute()
+    return root.parent if root.name.startswith("images") else root
+
+
+def read_chest_table(path: Path) -> ChestTable:
+    """Labels and patients from NIH's table.
+
+    Raises:
+        UserError: the table cannot be read, lacks its columns, was cut short, has a finding that is none of the 14, or
+            an image twice with different rows.
+    """
+    rows = read_table(path, (IMAGE, FOUND))
+    unknown = {found for row in rows for found in row[FOUND].split("|")} - {*FINDINGS, NO_FINDING}
+    if unknown:
+        count = sum(not unknown.isdisjoint(row[FOUND].split("|")) for row in rows)
+        raise UserError(
+            f"{path}: {count} of {len(rows)} rows have findings that are not known "
+            f"({first_names(sorted(map(repr, unknown)))}); expected {NO_FINDING} or some of {'|'.join(FINDINGS)}"
+        )
+    labels = unique(((row[IMAGE], _labels_of(row[FOUND])) for row in rows), source=path, what="findings")
+    patients = ((row[IMAGE], row[PATIENT]) for row in rows if row.get(PATIENT))
+    return ChestTable(path, labels, unique(patients, source=path, what="patients", counted=False))
+
+
+def _labels_of(found: str) -> tuple[int, ...]:
+    findings = found.split("|")
+    return tuple(int(finding in findings) for finding in FINDINGS)
+
+
+def make_chest_lists(
+    root: str | Path, lists: str | Path, index: FileIndex, *, seed: int, test_list: Path | None = None
+) -> None:
     """Make ``chest_train.txt``, and ``chest_valid.txt`` and ``chest_test.txt`` where there are labels, and keep them.
 
     NIH's ``test_list.txt`` is held out where it is there; else a fifth of the patients. A tenth validates. Without
-    ``Data_Entry_2017*.csv`` there are no labels, nothing to test, and all images pre-train.
-    """
-    top = Path(root) if not Path(root).name.startswith("images") else Path(root).parent
-    names = list(index.names)
-    table = next(iter(sorted(top.glob("Data_Entry_2017*.csv"))), None)
-    official = top / "test_list.txt"
-    test = set(read_names(official)) if official.exists() else set()
-    if table is None:
-        kept = seeded_order((name for name in names if name not in test), seed)
-        write_list_once(list_path(lists, "chest", "train"), kept, source=f"the images of {root}")
-        return
-    labels = read_findings(table)
-    # The training list is written last: where it is, all are, whoever else makes them or was killed while doing so.
-    parts: dict[str, list[str]] = {"valid": [], "test": [], "train": []}
-    for name in seeded_order(names, seed):
-        place = seed_of(seed, "patient", name.partition("_")[0]) / 2**63
-        held_out = name in test if test else place >= 1 - TEST_SHARE
-        part = "test" if held_out else "valid" if place < VALID_SHARE else "train"
-        parts[part].append(" ".join([name, *map(str, labels.get(name, (0,) * len(FINDINGS)))]))
-    for part, lines in parts.items():
-        write_list_once(list_path(lists, "chest", part), lines, source=table.name)
+    ``Data_Entry_2017*.csv`` there are no labels, nothing to test, and all images pre-train. With it, images that have
+    no row in it are in no list.
 
-
-def read_findings(table: Path) -> dict[str, tuple[int, ...]]:
-    """Image name to its 14 labels, from NIH's ``Data_Entry_2017*.csv``.
+    Args:
+        root: the data set's folder.
+        lists: where lists are made.
+        index: the images.
+        seed: of the splits and of the order.
+        test_list: a list that is held out instead, and not made.
 
     Raises:
-        UserError: the table cannot be read, lacks its columns, or was cut short.
+        UserError: the table or a list cannot be read, or is of other images.
     """
-    rows = [(name, found.split("|")) for name, found in read_columns(table, "Image Index", "Finding Labels")]
-    return {name: tuple(int(finding in found) for finding in FINDINGS) for name, found in rows}
+    official = _top(root) / "test_list.txt"
+    held_out = test_list or (official if official.exists() else None)
+    test = _listed_images(held_out, index) if held_out else set()
+    table = find_chest_table(root)
+    if table is None:
+        kept = seeded_order((name for name in index.names if name not in test), seed)
+        write_list_once(list_path(lists, "chest", "train"), kept, source=f"the images of {root}")
+        return
+    names = seeded_order(_images_with_row(table, index), seed)
+    # The training list is written last: where it is, all are, whoever else makes them or was killed while doing so.
+    splits: dict[str, list[str]] = {"valid": [], "test": [], "train": []}
+    for name, patient in zip(names, chest_patients(names, table.patients), strict=True):
+        place = seed_of(seed, "patient", patient) / 2**63
+        tests = name in test if test else place >= 1 - TEST_SHARE
+        split = "test" if tests else "valid" if place < VALID_SHARE else "train"
+        splits[split].append(" ".join([name, *map(str, table.labels[name])]))
+    if test_list:
+        del splits["test"]
+    for split, lines in splits.items():
+        write_list_once(list_path(lists, "chest", split), lines, source=table.path.name)
+
+
+def _listed_images(test_list: Path, index: FileIndex) -> set[str]:
+    if not test_list.stat().st_size:
+        return set()
+    listed = index.join(read_names(test_list), source=test_list)
+    if not listed.there.any():
+        raise UserError(
+            f"{test_list}: none of its {len(listed.names)} names is in {index.where} ({first_names(listed.names)}); "
+            "give the test list of this data, or remove it, and a fifth of the patients is held out"
+        )
+    note_join(test_list, Side(len(listed.names), "names", "in --data", "not", listed.absent()))
+    return set(listed.names)
+
+
+def _images_with_row(table: ChestTable, index: FileIndex) -> Sequence[str]:
+    rows = index.join(NameList.of(table.labels), source=table.path)
+    without = index.left_over(rows)
+    if len(without) == len(index):
+        raise UserError(
+            f"{table.path}: {len(without)} of {len(index)} images of --data have no row in it ({first_names(without)}; "
+            f"its rows: {first_names(rows.names)}); name images as the table does, or take it out of the folder: "
+            "without it they pre-train, with no labels"
+        )
+    images = Side(len(index), "images of --data", "with a row", "without: in no list", without)
+    note_join(table.path, images, Side(len(rows.names), "rows", "with an image", "without", rows.absent()))
+    return [name for name in index.names if name in table.labels]

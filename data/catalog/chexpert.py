@@ -1,15 +1,18 @@
 """CheXpert as people have it on disk: nested patients, ``train.csv``, and the list made from these."""
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from data.catalog.chest import ENDINGS
 from data.catalog.file_index import FileIndex, names_below, require_folder
+from data.catalog.joins import Side, note_join
 from data.catalog.lists import list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
-from data.readers.tables import read_columns
+from data.readers.tables import read_table
 from utils.errors import UserError
+from utils.notes import note
+
+# What pre-trains, of train/, valid/ and test/.
+TRAIN = "train/"
 
 
 def index_chexpert(root: str | Path) -> FileIndex:
@@ -19,7 +22,9 @@ def index_chexpert(root: str | Path) -> FileIndex:
         UserError: no such folder, or no ``train/`` in it.
     """
     root = chexpert_folder(root)
-    names = names_below(root, ENDINGS)
+    # Each from its own top: a link's target may lie beside it.
+    tops = [root / name for name in ("test", "train", "valid") if (root / name).is_dir()]
+    names = NameList.of(f"{top.name}/{name}" for top in tops for name in names_below(top, ENDINGS))
     if not len(names):
         raise UserError(f"--data: expected images below {root}/train, found none")
     return FileIndex([root], [names])
@@ -38,20 +43,40 @@ def chexpert_folder(root: str | Path) -> Path:
 
 def strip_root_folder(names: NameList) -> NameList:
     """CheXpert's names without the folder ``CheXpert-v1.0[-small]/`` that its train.csv puts before them."""
-    return NameList.of(name.partition("/")[2] if name.startswith("CheXpert") else name for name in names)
+    return NameList.of(map(without_root_folder, names))
 
 
-def make_chexpert_list(root: str | Path, lists: str | Path, index: FileIndex, *, seed: int) -> None:
+def without_root_folder(name: str) -> str:
+    """``train/...`` of ``CheXpert-v1.0-small/train/...``."""
+    return name.partition("/")[2] if name.startswith("CheXpert") else name
+
+
+def make_chexpert_list(root: str | Path, lists: str | Path, index: FileIndex, *, seed: int, max_bad: float) -> None:
     """Make ``chexpert_train.txt`` from ``train.csv``, frontal and lateral, else from the images found, and keep it.
 
+    Args:
+        root: the data set's folder.
+        lists: where lists are made.
+        index: the images.
+        seed: of the order.
+        max_bad: share of the table's rows that may have no image; the list names them nevertheless.
+
     Raises:
-        UserError: ``train.csv`` cannot be read, has no column Path, or was cut short.
+        UserError: ``train.csv`` cannot be read, has no column Path, or was cut short; too many rows have no image.
     """
     folder = chexpert_folder(root)
     table = folder / "train.csv"
-    names: Iterable[str] = (name for name in index.names if name.startswith("train/"))
+    images = [name for name in index.names if name.startswith(TRAIN)]
     if table.exists():
-        names = [path for (path,) in read_columns(table, "Path")]
+        names = [row["Path"] for row in read_table(table, ("Path",))]
+        rows = index.join(strip_root_folder(NameList.of(dict.fromkeys(names))), source=table)
+        without = [name for name in index.left_over(rows) if name.startswith(TRAIN)]
+        note_join(
+            table, Side(len(rows.names), "rows", "with an image", "without", rows.absent()),
+            Side(len(images), f"images of {TRAIN}", "with a row", "without: in no list", without),
+        )  # fmt: skip
+        rows.found(max_bad=max_bad, advice="put the images there, or take the rows out of the table")
     else:
-        print(f"no train.csv in {folder}: the list is made from the images found", file=sys.stderr)
+        names = images
+        note(f"no train.csv in {folder}: the list is made from the images found")
     write_list_once(list_path(lists, "chexpert", "train"), seeded_order(names, seed), source=str(folder))

@@ -1,15 +1,20 @@
 """Which of the files that a list names are there, and where; looked up once for the whole list."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from data.catalog.folders import is_hidden, walk
+from data.catalog.joins import first_names
+from data.catalog.lists import cut_list
 from data.catalog.names import NameList, join_names
 from utils.errors import UserError
 
-SHOWN = 5
+ABSENT = -1
 
 
 class FileIndex:
@@ -18,6 +23,9 @@ class FileIndex:
     Args:
         folders: the folders that names are relative to.
         names: the names found in each of them.
+
+    Raises:
+        UserError: two files of one name lie in two folders. One that is linked from the other is taken once.
     """
 
     def __init__(self, folders: Sequence[Path], names: Sequence[NameList]) -> None:
@@ -28,28 +36,119 @@ class FileIndex:
             hashes.sort()
         else:
             order = np.argsort(hashes, kind="stable")
-            hashes, self.folder_of = hashes[order], self.folder_of[order]
+            first = np.append(True, hashes[order[1:]] != hashes[order[:-1]])[: len(order)]
+            self._require_linked(order[np.flatnonzero(~first) - 1], order[~first])
+            kept = np.zeros(len(order), dtype=bool)
+            kept[order[first]] = True
+            self.names, self.folder_of = self.names.keep(kept), self.folder_of[order[first]]
+            hashes = hashes[order[first]]
         self.hashes = hashes
 
-    def locate(self, wanted: NameList, *, source: str | Path) -> np.ndarray:
-        """uint16, the folder of each wanted name.
+    def _require_linked(self, before: np.ndarray, again: np.ndarray) -> None:
+        """Of names in two folders, given by their places in either, one file must be a link to the other."""
+        homes = [[self.folders[self.folder_of[i]] for i in places] for places in (before, again)]
+        pairs = zip([self.names[int(i)] for i in again], *homes, strict=True)
+        apart = [pair for pair in pairs if not _same_file(*pair)]
+        if apart:
+            name, one, other = apart[0]
+            raise UserError(
+                f"--data: {len(apart)} names are in two folders, {name} in {one} and in {other} "
+                f"({first_names([name for name, *_ in apart])}); keep one file of each name"
+            )
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def where(self) -> str:
+        """The folder that all others are in."""
+        return os.path.commonpath(self.folders)
+
+    def join(self, names: NameList, *, source: str | Path) -> "ListedFiles":
+        """A list and the files that it names."""
+        return ListedFiles(source, names, self._places(names), self)
+
+    def _places(self, names: NameList) -> np.ndarray:
+        hashes = names.hashes()
+        if not len(self.hashes):
+            return np.full(len(hashes), ABSENT)
+        place = np.minimum(_places(self.hashes, hashes), len(self.hashes) - 1)
+        place[self.hashes[place] != hashes] = ABSENT
+        return place
+
+    def left_over(self, *lists: "ListedFiles") -> NameList:
+        """The files that none of the lists names."""
+        listed = np.zeros(len(self.hashes), dtype=bool)
+        for names in lists:
+            listed[names.places[names.there]] = True
+        if listed.all():
+            return NameList.of([])
+        return self.names.keep(~listed[self._places(self.names)])
+
+
+class ListedFiles(NamedTuple):
+    """The names of a list, and which of them are in a folder."""
+
+    source: str | Path
+    """The list."""
+    names: NameList
+    places: np.ndarray
+    """int64, each name's place in the index; −1 where there is no such file."""
+    files: FileIndex
+
+    @property
+    def there(self) -> np.ndarray:
+        """bool, the names with a file."""
+        return self.places != ABSENT
+
+    @property
+    def folder_of(self) -> np.ndarray:
+        """uint16, the folder of each name, all of which must be there."""
+        return self.files.folder_of[self.places]
+
+    def absent(self) -> NameList:
+        """The names without a file."""
+        return self.names.keep(~self.there)
+
+    def cut(self, ratio: float) -> "tuple[ListedFiles, ListedFiles]":
+        """The first share, which pre-trains, and the rest, for fine-tuning."""
+        first, rest = cut_list(self.names, ratio)
+        places = np.split(self.places, [len(first)])
+        return self._replace(names=first, places=places[0]), self._replace(names=rest, places=places[1])
+
+    def found(self, *, max_bad: float, advice: str = "") -> "ListedFiles":
+        """The names with a file; the others count as broken samples.
+
+        Args:
+            max_bad: share of the names that may lack one.
+            advice: what to do about it; unset: that of lists which people gave.
 
         Raises:
-            UserError: files are missing; says how many, and the first five.
+            UserError: more are missing, or all of them; says how many, and the first five.
         """
-        hashes = wanted.hashes()
-        place = np.minimum(_places(self.hashes, hashes), max(len(self.hashes) - 1, 0))
-        found = self.hashes[place] == hashes if len(self.hashes) else np.zeros(len(hashes), dtype=bool)
-        if not found.all():
-            missing = np.flatnonzero(~found)
-            first = ", ".join(wanted[int(i)] for i in missing[:SHOWN])
-            raise UserError(
-                f"{source}: {len(missing)} of its {len(wanted)} names are not in "
-                f"{os.path.commonpath(self.folders)} ({first}"
-                f"{', ...' if len(missing) > SHOWN else ''}); give --data the data that it lists, or --lists a folder "
-                "with the list of this data (in an empty one it will be made)"
+        if self.there.all():
+            return self
+        absent, n = self.absent(), len(self.names)
+        if len(absent) == n or len(absent) > max_bad * n:
+            advice = advice or (
+                "give --data the data that it lists, or --lists a folder with the list of this data (in an empty one "
+                "it will be made)"
             )
-        return self.folder_of[place]
+            # As few digits as tell a share that is enough.
+            enough = math.ceil(1000 * len(absent) / n) / 1000
+            go_on = f"; to go on without them: --max_bad {enough:g}" if len(absent) < n else ""
+            raise UserError(
+                f"{self.source}: {len(absent)} of its {n} names are not in {self.files.where} "
+                f"({first_names(absent)}); {advice}{go_on}"
+            )
+        return self._replace(names=self.names.keep(self.there), places=self.places[self.there])
+
+
+def _same_file(name: str, one: Path, other: Path) -> bool:
+    try:
+        return (one / name).samefile(other / name)
+    except OSError:
+        return False
 
 
 def _places(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -81,29 +180,32 @@ def require_folder(path: str | Path, option: str = "--data") -> Path:
     return path
 
 
-def is_hidden(name: str | bytes) -> bool:
-    """Whether a name begins with a dot: what systems leave beside people's files, as macOS's ``._00000001_000.png``."""
-    return name[:1] in (".", b".")
-
-
 def find(folder: Path, pattern: str = "*") -> list[Path]:
     """What matches a pattern below a folder, in order, hidden files left out; nothing where there is no folder."""
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
 
 
 def names_in(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files of one folder with one of the endings, by name, hidden ones left out."""
-    return NameList.of(sorted(_with_ending(os.listdir(os.fsencode(folder)), endings)))
+    """The files of one folder with one of the endings, by name, hidden ones left out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        return NameList.of(sorted(_with_ending(os.listdir(os.fsencode(folder)), endings)))
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
 
 
 def names_below(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files anywhere below a folder with one of the endings, by their path from it, hidden ones left out."""
-    start = os.fsencode(folder)
+    """The files anywhere below a folder with one of the endings, by their path from it, hidden ones left out.
+
+    Links to folders are followed, loops are not, see :func:`data.catalog.folders.walk`.
+    """
     found: list[bytes] = []
-    for where, folders, files in os.walk(start):
-        # os.walk goes where this list says.
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        found += (os.path.relpath(where + b"/" + name, start) for name in _with_ending(files, endings))
+    for where in walk(folder):
+        start = os.fsencode(f"{where.path}/" if where.path else "")
+        found += (start + name for name in _with_ending(map(os.fsencode, where.files), endings))
     return NameList.of(sorted(found))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data.catalog.file_index import is_hidden
 from utils.errors import UserError
 
 
@@ -16,6 +15,11 @@ class Folder(NamedTuple):
     """Relative to where the walk began, with ``/`` on every system; empty for that folder itself."""
     files: list[str]
     """Their names, in order; whatever is no folder, broken links among them."""
+
+
+def is_hidden(name: str | bytes) -> bool:
+    """Whether a name begins with a dot: what systems leave beside people's files, as macOS's ``._00000001_000.png``."""
+    return name[:1] in (".", b".")
 
 
 def _refuse(path: Path, error: OSError) -> None:

@@ -1,13 +1,14 @@
-"""Labels of chest X-rays, and which patient goes into which part."""
+"""Labels of chest X-rays."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.catalog.chest import FINDINGS
-from data.catalog.chexpert import chexpert_folder
+from data.catalog.chest import FINDINGS, ChestTable
+from data.catalog.chexpert import chexpert_folder, without_root_folder
+from data.catalog.joins import unique
+from data.readers.tables import read_table
 from utils.errors import UserError
 
 # CheXpert's 14 observations, in the order of its train.csv.
@@ -22,38 +23,50 @@ UNCERTAIN = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
 Labels = Mapping[str, tuple[float, ...]]
 
 
-def chest_patient(name: str) -> str:
-    """``00000013_005.png`` shows 00000013."""
-    return Path(name).name.partition("_")[0]
-
-
-def chexpert_patient(name: str) -> str:
-    """``train/patient00001/study1/view1_frontal.jpg`` shows train/patient00001."""
-    return "/".join(name.split("/")[:2])
-
-
 def read_listed_labels(path: Path) -> dict[str, tuple[float, ...]]:
     """Labels from a list whose lines are a name and 14 numbers, 0 or 1, in the order of FINDINGS.
 
+    Returns:
+        Nothing for a list of names alone.
+
     Raises:
-        UserError: the file cannot be read, or a line has other than a name and 14 labels of 0 or 1.
+        UserError: the file cannot be read, a line has other than a name and 14 labels of 0 or 1, or a name is listed
+            twice with different labels.
     """
-    labels = {}
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path}: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        name, *words = line.split() or [""]
-        if not name:
-            continue
+    rows = [(number, words[0], words[1:]) for number, line in enumerate(lines, start=1) if (words := line.split())]
+    if not any(words for _, _, words in rows):
+        return {}
+    for number, _, words in rows:
         if len(words) != len(FINDINGS) or not set(words) <= {"0", "1"}:
             raise UserError(
                 f"{path}: expected a name and {len(FINDINGS)} labels of 0 or 1 in line {number}, got {len(words)} "
                 "words after the name; a list without labels can pre-train and no more"
             )
-        labels[name] = tuple(map(float, words))
-    return labels
+    labels = ((name, tuple(map(float, words))) for _, name, words in rows)
+    return unique(labels, source=path, what="labels", counted=False)
+
+
+def chest_labels(lists: Sequence[Path], table: ChestTable | None) -> dict[str, tuple[float, ...]]:
+    """The labels of NIH's images from lists, or of lists without any from NIH's table.
+
+    Raises:
+        UserError: there are none, or as :func:`read_listed_labels`; an image has different labels in two lists.
+    """
+    read = {path: read_listed_labels(path) for path in lists}
+    if table is None and (bare := [path for path, labels in read.items() if not labels]):
+        raise UserError(
+            f"{bare[0]}: expected a name and {len(FINDINGS)} labels of 0 or 1 in every line, got names alone, and "
+            "--data has no Data_Entry_2017*.csv; a list without labels can pre-train and no more"
+        )
+    known = ((labels or (table.labels if table else {})) for labels in read.values())
+    return unique(
+        ((name, tuple(map(float, values))) for labels in known for name, values in labels.items()),
+        source=" and ".join(map(str, read)), what="labels", counted=False,
+    )  # fmt: skip
 
 
 def read_chexpert_labels(root: str | Path, *, uncertain: str) -> dict[str, tuple[float, ...]]:
@@ -66,42 +79,29 @@ def read_chexpert_labels(root: str | Path, *, uncertain: str) -> dict[str, tuple
         uncertain: what a label of −1 becomes: ``'ones'``, ``'zeros'`` or, with ``'ignore'``, NaN.
 
     Raises:
-        UserError: a table cannot be read, lacks a column, or holds another value.
+        UserError: a table cannot be read, lacks a column, or holds another value; an image has two different rows.
     """
     folder = chexpert_folder(root)
     if not (folder / "train.csv").exists():
         raise UserError(f"--data: expected CheXpert's labels in {folder / 'train.csv'}, there is no such file")
+    tables = [table for table in (folder / "train.csv", folder / "valid.csv") if table.exists()]
+    rows = (row for table in tables for row in _chexpert_rows(table, uncertain))
+    return unique(rows, source=" and ".join(map(str, tables)), what="labels")
+
+
+def _chexpert_rows(table: Path, uncertain: str) -> Iterator[tuple[str, tuple[float, ...]]]:
     values = {"": 0.0, "0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN[uncertain]}
     values["-1.0"] = values["-1"]
-    labels = {}
-    for table in (folder / "train.csv", folder / "valid.csv"):
-        if not table.exists():
-            continue
+    for number, row in enumerate(read_table(table, ("Path",)), start=1):
         try:
-            with open(table, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{table}: expected a table in UTF-8 ({error})") from None
-        for number, row in enumerate(rows, start=1):
-            path = row.get("Path") or ""
-            name = path.partition("/")[2] if path.startswith("CheXpert") else path
-            try:
-                labels[name] = tuple(values[row[finding]] for finding in CHEXPERT_FINDINGS)
-            except KeyError as error:
-                raise UserError(
-                    f"{table}: expected the columns Path and the 14 observations of blank, 0, 1 or -1, row {number} "
-                    f"has no such value ({error})"
-                ) from None
-    return labels
+            yield without_root_folder(row["Path"]), tuple(values[row[finding]] for finding in CHEXPERT_FINDINGS)
+        except KeyError as error:
+            raise UserError(
+                f"{table}: expected the columns Path and the 14 observations of blank, 0, 1 or -1, row {number} "
+                f"has no such value ({error})"
+            ) from None
 
 
-def as_array(labels: Labels, names: Sequence[str], *, source: str | Path) -> np.ndarray:
-    """float32 N K, the labels of the names.
-
-    Raises:
-        UserError: names have none; says how many, and the first.
-    """
-    missing = [name for name in names if name not in labels]
-    if missing:
-        raise UserError(f"{source}: {len(missing)} of {len(names)} images have no labels ({missing[0]} ...)")
+def as_array(labels: Labels, names: Sequence[str]) -> np.ndarray:
+    """float32 N K, the labels of the names, all of which must have some."""
     return np.array([labels[name] for name in names], dtype=np.float32)

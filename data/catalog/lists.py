@@ -1,18 +1,19 @@
 """Lists of names, one a line: which images or scans pre-train, in which order."""
 
 import codecs
-import hashlib
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+from data.catalog.joins import first_names
 from data.catalog.names import NameList, join_names
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.fingerprint import fingerprint_of
+from utils.notes import note
 from utils.seeding import seed_of
 
 NEWLINE, SPACE, TAB = 10, 32, 9
@@ -24,9 +25,9 @@ PLAIN = {b"\r": b"\n", b"\x0b": b" ", b"\x0c": b" "}
 LISTABLE = re.compile("[^ \t\n\r\x0b\x0c\0\ud800-\udfff]+")
 
 
-def list_path(folder: str | Path, name: str, part: str) -> Path:
+def list_path(folder: str | Path, name: str, split: str) -> Path:
     """Where a list lies, e.g. ``train_val_txt/chest_train.txt``."""
-    return Path(folder) / f"{name}_{part}.txt"
+    return Path(folder) / f"{name}_{split}.txt"
 
 
 def read_names(path: str | Path) -> NameList:
@@ -53,7 +54,7 @@ def read_names(path: str | Path) -> NameList:
         raise UserError(f"{path}: expected names, one a line, found none")
     first = _first_of_each(names.hashes())
     if not first.all():
-        print(f"{path}: {len(names) - int(first.sum())} repeated names are dropped", file=sys.stderr)
+        note(f"{path}: {len(names) - int(first.sum())} repeated names are dropped")
         names = names.keep(first)
     return names
 
@@ -131,9 +132,7 @@ def cut_list(names: NameList, ratio: float) -> tuple[NameList, NameList]:
 
 def fingerprint(names: NameList) -> str:
     """A short hash of the names and their order, for ``run.json`` and for resuming."""
-    digest = hashlib.blake2b(np.ascontiguousarray(names.buffer).data, digest_size=8)
-    digest.update(np.ascontiguousarray(names.ends).data)
-    return digest.hexdigest()
+    return fingerprint_of(names.buffer, names.ends)
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
@@ -144,7 +143,8 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
     names = list(names)
     listable = [name for name in names if LISTABLE.fullmatch(name)]
     if len(listable) < len(names):
-        print(f"{len(names) - len(listable)} names with blanks or not in UTF-8 are left out", file=sys.stderr)
+        unlistable = [ascii(name) for name in names if not LISTABLE.fullmatch(name)]
+        note(f"{len(unlistable)} names with blanks or not in UTF-8 are left out ({first_names(unlistable)})")
     return sorted(listable, key=lambda name: (seed_of(seed, "list", name), name))
 
 
@@ -160,7 +160,7 @@ def write_list_once(path: Path, lines: Iterable[str], *, source: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--lists: cannot make {path.parent}: {error.strerror or error}") from error
+        raise UserError(f"cannot make {path.parent}, the folder of lists: {error.strerror or error}") from error
     with whole_file(path, "w") as file:
         file.writelines(line + "\n" for line in lines)
-    print(f"made {path} from {source}: {len(lines)} names", file=sys.stderr)
+    note(f"made {path} from {source}: {len(lines)} names")

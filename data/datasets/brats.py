@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.catalog.file_index import find, require_folder
 from data.datasets.cases import Case, ReadSpec, Region
-from data.datasets.layout import Layout, require_complete
+from data.datasets.layout import Layout, note_unread, require_complete
 from utils.errors import UserError
 
 GRADES = ("HGG", "LGG")
@@ -18,21 +18,30 @@ def find_brats(root: str | Path) -> Layout:
     """``HGG|LGG/ID/ID_{t1,t2,flair,t1ce,seg}.nii.gz`` (or ``.nii``); a patient is a case.
 
     Raises:
-        UserError: no such folders, or files are missing; says how many, and the first.
+        UserError: no such folders, or files are missing; says how many, and the
+            first five; or one is there twice.
     """
     root = require_folder(root)
     folders = [f for grade in GRADES for f in find(root / grade) if f.is_dir()]
     if not folders:
         raise UserError(f"--data: expected BraTS in {root}: HGG/ID/ID_t1.nii.gz and LGG/..., found no such folder")
+    note_unread(root, GRADES)
     cases, lacking = [], []
     for folder in folders:
-        stems = [f"{folder.name}_{kind}" for kind in (*MODALITIES, "seg")]
-        files = [next((f for e in (".nii.gz", ".nii") if (f := folder / (s + e)).is_file()), None) for s in stems]
-        lacking += [f"{folder / stem}.nii.gz" for stem, file in zip(stems, files, strict=True) if file is None][:1]
-        found = tuple(file for file in files if file is not None)
-        if len(found) == len(stems):
-            cases.append(Case(folder.name, folder.name, found[:-1], found[-1]))
+        files = {kind: _file_of(folder, kind) for kind in (*MODALITIES, "seg")}
+        found = [file for file in files.values() if file is not None]
+        if len(found) == len(files):
+            cases.append(Case(folder.name, folder.name, tuple(found[:-1]), found[-1]))
+        else:
+            lacking.append(f"{folder.name}: {', '.join(kind for kind, file in files.items() if file is None)}")
     require_complete(root, lacking, len(folders), "patients")
     reading = ReadSpec(3, (0, 1, 2, 4))
     # As published.
     return Layout(cases, [], "", BRATS_REGIONS, reading, exclusive=False, channels=len(MODALITIES), norm="gn")
+
+
+def _file_of(folder: Path, kind: str) -> Path | None:
+    found = [file for end in (".nii.gz", ".nii") if (file := folder / f"{folder.name}_{kind}{end}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"--data: expected one file of a name, got {found[0]} and {found[1]}")
+    return found[0] if found else None

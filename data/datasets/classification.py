@@ -1,7 +1,7 @@
 """The data sets of classification: images with labels, split by patient, and what the network is shown of them."""
 
-import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,22 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.chest import index_chest, make_chest_lists
-from data.catalog.chexpert import index_chexpert, make_chexpert_list, strip_root_folder
-from data.catalog.file_index import FileIndex
-from data.catalog.labels import (
-    Labels,
-    as_array,
-    chest_patient,
-    chexpert_patient,
-    read_chexpert_labels,
-    read_listed_labels,
-)
-from data.catalog.lists import cut_list, list_path, read_names
+from data.catalog.chest import find_chest_table
+from data.catalog.file_index import ListedFiles
+from data.catalog.joins import Side, first_names, note_join
+from data.catalog.labels import Labels, as_array, chest_labels, read_chexpert_labels
+from data.catalog.list_folders import ListFolders
 from data.catalog.names import NameList
+from data.catalog.patients import chest_patients, chexpert_patient
 from data.catalog.splits import split_by_patient
+from data.catalog.xrays import find_xrays
 from data.datasets.images import ImageFiles
 from data.transforms.central_crop import central_square
+from utils.errors import UserError
+from utils.fingerprint import fingerprint_of
 from utils.records import LabelledImages
 from utils.reused_memory import stack
 
@@ -35,7 +32,7 @@ class LabelledFiles:
     Args:
         images: the images.
         labels: N K.
-        patients: N, whom each shows.
+        patients: N, patient ID of each.
         central: side in pixels; each image is then resized so that its shorter side is 256/224 of it, and cut to its
             centre; 0 for whole images.
     """
@@ -43,8 +40,7 @@ class LabelledFiles:
     def __init__(self, images: ImageFiles, labels: np.ndarray, patients: Sequence[str], *, central: int = 0) -> None:
         self.images, self.labels, self.patients = images, torch.from_numpy(labels), list(patients)
         self.central = central
-        digest = hashlib.blake2b(labels.tobytes(), digest_size=8).hexdigest()
-        self.fingerprint = f"{images.fingerprint}-{digest}"
+        self.fingerprint = f"{images.fingerprint}-{fingerprint_of(labels)}"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,61 +65,69 @@ class ClassificationSplits(NamedTuple):
     valid: LabelledFiles
     test: LabelledFiles
     test_source: str
-    """Where the test part comes from, in words."""
+    """Where the test split comes from, in words."""
 
 
 def open_classification(
-    *, name: str, root: str | Path, lists: str | Path, ratio: float, seed: int, size: int, uncertain: str = "ones",
-    longest: int = 0,
+    *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
+    longest: int = 0, max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
-    """Training, validation and test part: the rest of the training list after ``ratio``, and the test list.
+    """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
+
+    Listed images that have no row in the table of labels are left out, and counted on stderr.
 
     Args:
         name: ``'chest'`` or ``'chexpert'``.
         root: the data set's folder.
-        lists: the folder of the lists; those that are not there are made, as for pre-training.
+        lists: where lists are; those that are not there are made, as for pre-training.
         ratio: the share of the list that pre-trains.
         seed: of the splits, and of the order of a list that is made.
         size: side of an input in pixels.
         uncertain: CheXpert: ``'ones'``, ``'zeros'`` or ``'ignore'``.
         longest: longest side of an image in pixels, 0 for as it is.
+        max_bad: share of the listed images that may be missing.
 
     Raises:
         UserError: no data, not the data that a list names, no labels, or too few patients.
     """
-    training, testing = (list_path(lists, name, part) for part in ("train", "test"))
-    patient_of, index = (
-        (chest_patient, index_chest(root)) if name == "chest" else (chexpert_patient, index_chexpert(root))
+    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
+    _, rest = xrays.open_list("train").cut(ratio)
+    tests = xrays.open_test_list()
+    given = [Path(listed.source) for listed in (rest, tests) if listed is not None]
+    labels, patients_of = _read_tables(name, root, given, uncertain)
+    names = _usable(rest, labels, max_bad)
+    test = _usable(tests, labels, max_bad) if tests is not None else []
+    every = [*names, *test]
+    patients = dict(zip(every, patients_of(every), strict=True))
+    splits = split_by_patient(
+        names, [patients[n] for n in names], test=test, test_patients=[patients[n] for n in test], seed=seed
     )
-    make = make_chest_lists if name == "chest" else make_chexpert_list
-    if not training.exists():
-        make(root, lists, index, seed=seed)
-    _, rest = cut_list(strip_root_folder(read_names(training)), ratio)
-    # A list that was made of a small data set may be empty.
-    listed = testing.exists() and testing.stat().st_size > 0
-    test = list(strip_root_folder(read_names(testing))) if listed else []
-    names = list(rest)
-    parts = split_by_patient(
-        names, [patient_of(n) for n in names], test=test, test_patients=[patient_of(n) for n in test], seed=seed
-    )
-    labels: Labels
-    if name == "chest":
-        labels = read_listed_labels(training) | (read_listed_labels(testing) if listed else {})
-    else:
-        labels = read_chexpert_labels(root, uncertain=uncertain)
 
-    def files(part: list[str], central: int) -> LabelledFiles:
-        return _files(index, part, labels, patient_of, source=training, longest=longest, central=central)
+    def files(split: list[str], central: int) -> LabelledFiles:
+        listed = xrays.files.join(NameList.of(split), source=rest.source)
+        images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, longest=longest)
+        return LabelledFiles(images, as_array(labels, split), [patients[n] for n in split], central=central)
 
-    source = str(testing.name) if listed else "a fifth of the patients, held out"
-    return ClassificationSplits(files(parts.train, 0), files(parts.valid, size), files(parts.test, size), source)
+    source = Path(tests.source).name if tests else "a fifth of the patients, held out"
+    return ClassificationSplits(files(splits.train, 0), files(splits.valid, size), files(splits.test, size), source)
 
 
-def _files(
-    index: FileIndex, names: list[str], labels: Labels, patient_of: Callable[[str], str], *, source: Path, longest: int,
-    central: int,
-) -> LabelledFiles:  # fmt: skip
-    listed = NameList.of(names)
-    images = ImageFiles(index.folders, listed, index.locate(listed, source=source), longest=longest)
-    patients = [patient_of(name) for name in names]
-    return LabelledFiles(images, as_array(labels, names, source=source), patients, central=central)
+def _read_tables(
+    name: str, root: str | Path, lists: Sequence[Path], uncertain: str
+) -> tuple[Labels, Callable[[list[str]], list[str]]]:
+    """Labels by image, and what gives the patients of images."""
+    if name == "chexpert":
+        return read_chexpert_labels(root, uncertain=uncertain), lambda names: list(map(chexpert_patient, names))
+    table = find_chest_table(root)
+    return chest_labels(lists, table), partial(chest_patients, table=table.patients if table else {})
+
+
+def _usable(listed: ListedFiles, labels: Labels, max_bad: float) -> list[str]:
+    """The listed images that are there and have labels."""
+    names = list(listed.found(max_bad=max_bad).names)
+    without = [name for name in names if name not in labels]
+    if without and len(without) == len(names):
+        raise UserError(f"{listed.source}: {len(names)} of {len(names)} images have no labels ({first_names(names)})")
+    if without:
+        note_join(listed.source, Side(len(names), "images", "with labels", "without: left out", without))
+    return [name for name in names if name in labels]

@@ -1,9 +1,10 @@
 """A plain folder of images and masks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data.catalog.file_index import find, require_folder
+from data.catalog.joins import Side, first_names, note_join, unique
 from data.catalog.lists import read_names
 from data.datasets.cases import Case, ReadSpec, Region
 from data.datasets.layout import Layout, require_complete
@@ -33,15 +34,19 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
     root = require_folder(root)
     images = _by_stem(root / "images", IMAGES if dim == 2 else VOLUMES)
     masks = _by_stem(root / "masks", (".png",) if dim == 2 else VOLUMES)
-    require_complete(
-        root, [f"no mask of {path}" for stem, path in images.items() if stem not in masks], len(images), "images"
-    )
+    unmasked = [path.name for stem, path in images.items() if stem not in masks]
+    require_complete(root, [f"no mask of {name}" for name in unmasked], len(images), "images")
+    unused = [path.name for stem, path in masks.items() if stem not in images]
+    note_join(
+        root, Side(len(images), "images", "with a mask", "without", unmasked),
+        Side(len(masks), "masks", "with an image", "without: not used", unused),
+    )  # fmt: skip
     patients = _read_patients(root / "patients.csv", images)
     cases = [Case(stem, patients.get(stem, stem), (path,), masks[stem]) for stem, path in images.items()]
     regions = _regions(root, [case.mask for case in cases], dim, classes)
     known = (0, *sorted({label for region in regions for label in region.labels}))
     listed = root / "test.txt"
-    test = [_known_stem(name, images, listed) for name in read_names(listed)] if listed.exists() else []
+    test = _read_test(listed, images) if listed.exists() else []
     reading = ReadSpec(dim, known, hounsfield=hounsfield, longest=longest)
     return Layout(cases, test, "test.txt", regions, reading, exclusive=True)
 
@@ -58,20 +63,35 @@ def _by_stem(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _known_stem(name: str, images: dict[str, Path], source: Path) -> str:
-    """A name with or without its ending."""
-    for stem in (name, stem_of(Path(name))):
-        if stem in images:
-            return stem
-    raise UserError(f"{source}: expected names of images, there is no {name!r}")
+def _stem(name: str, images: Mapping[str, Path]) -> str:
+    """Of a name with or without its ending; the name itself where there is no such image."""
+    return next((stem for stem in (name, stem_of(Path(name))) if stem in images), name)
 
 
-def _read_patients(path: Path, images: dict[str, Path]) -> dict[str, str]:
-    """Stem to patient; those that the table leaves out are patients of their own."""
+def _read_test(path: Path, images: Mapping[str, Path]) -> list[str]:
+    names = list(dict.fromkeys(_stem(name, images) for name in read_names(path)))
+    absent = [name for name in names if name not in images]
+    if len(absent) == len(names):
+        raise UserError(f"{path}: expected names of images, none of its {len(names)} is one ({first_names(absent)})")
+    note_join(path, Side(len(names), "names", "in --data", "not", absent))
+    return [name for name in names if name in images]
+
+
+def _read_patients(path: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    """Stem to patient; those that the table leaves out are patients of their own, which is said on stderr."""
     if not path.exists():
         return {}
-    rows = read_table(path, ("name", "patient"))
-    return {_known_stem(row["name"], images, path): row["patient"] for row in rows}
+    rows = ((_stem(row["name"], images), row["patient"]) for row in read_table(path, ("name", "patient")))
+    patients = unique(rows, source=path, what="patients")
+    absent = [name for name in patients if name not in images]
+    if len(absent) == len(patients):
+        raise UserError(f"{path}: expected names of images, none of its {len(absent)} is one ({first_names(absent)})")
+    without = [stem for stem in images if stem not in patients]
+    note_join(
+        path, Side(len(images), "images", "with a row", "without: each a patient of its own", without),
+        Side(len(patients), "rows", "with an image", "without", absent),
+    )  # fmt: skip
+    return patients
 
 
 def _regions(root: Path, masks: Sequence[Path], dim: int, classes: int) -> tuple[Region, ...]:

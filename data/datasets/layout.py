@@ -1,11 +1,14 @@
 """What lies in the folder of a segmentation data set."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data.catalog.file_index import find
+from data.catalog.joins import first_names
 from data.datasets.cases import Case, ReadSpec, Region
 from utils.errors import UserError
+from utils.notes import note
 
 
 class Layout(NamedTuple):
@@ -26,5 +29,16 @@ class Layout(NamedTuple):
 
 
 def require_complete(root: Path, lacking: Sequence[str], of: int, what: str) -> None:
+    """Raise a UserError that counts the cases whose files are not all there, and names the first five."""
     if lacking:
-        raise UserError(f"--data: {len(lacking)} of {of} {what} in {root} lack files ({lacking[0]})")
+        raise UserError(
+            f"--data: {len(lacking)} of {of} {what} in {root} lack files ({first_names(lacking)}); put them there, or "
+            f"take these {what} away"
+        )
+
+
+def note_unread(root: Path, read: Collection[str]) -> None:
+    """Say on stderr which folders of a data set are not looked into."""
+    others = [path.name for path in find(root) if path.is_dir() and path.name not in read]
+    if others:
+        note(f"--data: of {root} are read {', '.join(read)}, not {first_names(others)}")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from data.catalog.file_index import find, require_folder
+from data.catalog.joins import Side, note_join
 from data.datasets.cases import Case, ReadSpec, Region
 from data.datasets.layout import Layout, require_complete
 from utils.errors import UserError
@@ -16,19 +17,25 @@ LITS_CT, LITS_MASK = re.compile(r"volume-?(\d+)\.nii(?:\.gz)?"), re.compile(r"se
 def find_lits(root: str | Path) -> Layout:
     """``train|test/CT/volumeN.nii.gz`` and ``seg/segmentationN.nii.gz`` (``volume-N`` and ``.nii`` too).
 
-    Scans of ``test`` that have a mask are the test part.
+    Scans of ``test`` that have a mask are the test split.
 
     Raises:
-        UserError: no such folders, or masks of ``train`` are missing; says how many, and the first.
+        UserError: no such folders, or masks of ``train`` are missing; says how many, and the first five.
     """
     root = require_folder(root)
     cases: dict[str, list[Case]] = {}
-    for part in ("train", "test"):
-        scans, masks = _numbered(root / part / "CT", LITS_CT), _numbered(root / part / "seg", LITS_MASK)
-        lacking = [str(path) for number, path in scans.items() if number not in masks] if part == "train" else []
-        require_complete(root, [f"no mask of {path}" for path in lacking], len(scans), "scans")
-        names = {number: f"{part}_volume{number}" for number in scans if number in masks}
-        cases[part] = [Case(name, name, (scans[number],), masks[number]) for number, name in names.items()]
+    for split in ("train", "test"):
+        scans, masks = _numbered(root / split / "CT", LITS_CT), _numbered(root / split / "seg", LITS_MASK)
+        unmasked = [path.name for number, path in scans.items() if number not in masks]
+        require_complete(root, [f"no mask of {name}" for name in unmasked if split == "train"], len(scans), "scans")
+        if scans or masks:
+            unused = [path.name for number, path in masks.items() if number not in scans]
+            note_join(
+                root / split, Side(len(scans), "scans", "with a mask", "without: not used", unmasked),
+                Side(len(masks), "masks", "with a scan", "without", unused),
+            )  # fmt: skip
+        names = {number: f"{split}_volume{number}" for number in scans if number in masks}
+        cases[split] = [Case(name, name, (scans[number],), masks[number]) for number, name in names.items()]
     if not cases["train"]:
         raise UserError(f"--data: expected LiTS in {root}: train/CT/volumeN.nii.gz, train/seg/segmentationN.nii.gz")
     test = [case.name for case in cases["test"]]
@@ -37,4 +44,9 @@ def find_lits(root: str | Path) -> Layout:
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
-    return dict(sorted((int(match[1]), path) for path in find(folder) if (match := pattern.fullmatch(path.name))))
+    found: dict[int, Path] = {}
+    for path in find(folder):
+        match = pattern.fullmatch(path.name)
+        if match and (other := found.setdefault(int(match[1]), path)) is not path:
+            raise UserError(f"--data: expected one file of a number, got {other} and {path}")
+    return dict(sorted(found.items()))

@@ -1,8 +1,6 @@
 """Crop pairs that ``luna_preprocess.py`` wrote, by it or by the published program."""
 
-import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -11,18 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.file_index import SHOWN, FileIndex, require_folder
+from data.catalog.crop_manifest import MANIFEST, read_failures
+from data.catalog.file_index import FileIndex, ListedFiles, require_folder
 from data.catalog.folders import Folder, walk
+from data.catalog.joins import first_names
 from data.catalog.lists import fingerprint, list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
 from data.catalog.scans import holds_scans, list_name, split_of
 from data.readers.arrays import UNREADABLE
 from utils.errors import UserError
+from utils.notes import note
 from utils.records import RawCrops
 from utils.reused_memory import stack
 
-# Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
-SUBSETS = {"train": range(7), "valid": range(7, 10)}
+SPLITS = ("train", "valid")
 PLACES = {"train": "subset0..6 with {0}, or such files in folders of another name,", "valid": "subset7..9 with {0}"}
 GLOBAL = re.compile(r"(?P<scan>.+)_global_(?P<number>\d+)\.npy")
 
@@ -36,24 +36,31 @@ class CropFile(NamedTuple):
     local: Path
 
 
-def find_crop_files(root: Path, part: str) -> list[CropFile]:
-    """All crop pairs of a part, folder by folder: those in subset7 to subset9 validate, all others pre-train.
+def find_crop_files(root: Path, split: str) -> list[CropFile]:
+    """All crop pairs of a split, folder by folder: those in subset7 to subset9 validate, all others pre-train.
 
     Raises:
         UserError: no such folder, no crop pairs in it, or one crop pair in two folders.
     """
     root = require_folder(root)
-    found = [crop for folder in walk(root) if split_of(folder.path) == part for crop in _crops_in(root, folder)]
+    found = [crop for folder in walk(root) if split_of(folder.path) == split for crop in _crops_in(root, folder)]
     if not found and holds_scans(root):
         raise UserError(
             f"--data: {root} holds scans, not crops; run luna_preprocess.py --data {root} --save CROPS first"
         )
     if not found:
         raise UserError(
-            f"--data: expected {PLACES[part].format('*_global_*.npy of luna_preprocess.py')} in {root}, found none"
+            f"--data: expected {PLACES[split].format('*_global_*.npy of luna_preprocess.py')} in {root}, found none"
         )
     _check_once(found)
     return found
+
+
+def note_validation(root: Path) -> None:
+    """Say on stderr which crops do not pre-train."""
+    scans = {crop.scan for folder in walk(root) if split_of(folder.path) == "valid" for crop in _crops_in(root, folder)}
+    if scans:
+        note(f"{root}: {len(scans)} scans in subset7 to subset9 are for validation, and not pre-trained on")
 
 
 def _check_once(crops: Sequence[CropFile]) -> None:
@@ -74,58 +81,37 @@ def _crops_in(root: Path, folder: Folder) -> Iterator[CropFile]:
             yield CropFile(list_name(folder.path, match["scan"]), str(PurePosixPath(folder.path, name)), pair, local)
 
 
-def read_failures(root: Path) -> dict[str, str]:
-    """The scans that gave no crops when they were preprocessed, and why, as the manifest beside the crops has it."""
-    try:
-        failures = json.loads((root / "manifest.json").read_text(encoding="utf-8"))["failures"]
-    except (OSError, ValueError, KeyError, TypeError):  # of the published program, or of a run that was stopped
-        return {}
-    return failures if isinstance(failures, dict) else {}
-
-
-def leave_out_failed(root: Path, names: NameList, *, part: str, source: Path) -> NameList:
+def leave_out_failed(listed: ListedFiles, root: Path) -> ListedFiles:
     """The listed scans without those that preprocessing recorded as failed, which are counted on stderr.
 
-    Raises:
-        UserError: as :func:`find_crop_files`.
+    They were held against its own ``--max_bad``. One that has crops has been mended since.
     """
-    failures = set(read_failures(root))
-    if failures:  # with crops, a scan has been mended since
-        failures -= {crop.scan for crop in find_crop_files(root, part)}
-    failed = [name for name in names if name in failures] if failures else []
-    if failed:
-        first = ", ".join(failed[:SHOWN]) + (", ..." if len(failed) > SHOWN else "")
-        print(
-            f"{source}: {len(failed)} of its {len(names)} scans gave no crops when they were preprocessed and are left "
-            f"out ({first}); {root / 'manifest.json'} says why", file=sys.stderr
-        )  # fmt: skip
-        names = NameList.of(name for name in names if name not in failures)
-    return names
+    failures = read_failures(root)
+    failed = np.array([name in failures for name in listed.names], dtype=bool) & ~listed.there
+    if not failed.any():
+        return listed
+    note(
+        f"{listed.source}: {int(failed.sum())} of its {len(listed.names)} scans gave no crops when they were "
+        f"preprocessed and are left out ({first_names(listed.names.keep(failed))}); {root / MANIFEST} says why"
+    )
+    return listed._replace(names=listed.names.keep(~failed), places=listed.places[~failed])
 
 
 def make_luna_lists(root: Path, lists: Path, *, seed: int) -> None:
     """Make ``luna_train.txt`` and, where there are such subsets, ``luna_valid.txt`` from the scans found; keep them."""
-    for part in SUBSETS:
+    for split in SPLITS:
         try:
-            scans = {crop.scan for crop in find_crop_files(root, part)}
+            scans = {crop.scan for crop in find_crop_files(root, split)}
         except UserError:
-            if part == "train":
+            if split == "train":
                 raise
             continue
-        write_list_once(list_path(lists, "luna", part), seeded_order(scans, seed), source=str(root))
+        write_list_once(list_path(lists, "luna", split), seeded_order(scans, seed), source=str(root))
 
 
-def find_crops(root: Path, names: NameList, *, part: str, source: Path) -> list[CropFile]:
-    """The crop pairs of the listed scans.
-
-    Raises:
-        UserError: no crop pair of some listed scan is there; says how many, and the first five.
-    """
-    crops = find_crop_files(root, part)
-    index = FileIndex([root], [NameList.of(sorted({crop.scan for crop in crops}))])
-    index.locate(names, source=source)
-    wanted = set(names)
-    return [crop for crop in crops if crop.scan in wanted]
+def index_crops(root: Path, crops: Sequence[CropFile]) -> FileIndex:
+    """The scans that crops come from."""
+    return FileIndex([root], [NameList.of(sorted({crop.scan for crop in crops}))])
 
 
 def read_crop(crop: CropFile) -> tuple[Tensor, Tensor]:

@@ -1,73 +1,69 @@
 """The data sets of pre-training: from a folder and its list to single raw samples."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-from data.catalog.chest import index_chest, make_chest_lists
-from data.catalog.chexpert import index_chexpert, make_chexpert_list, strip_root_folder
-from data.catalog.lists import cut_list, list_path, read_names
-from data.catalog.names import NameList
+from data.catalog.file_index import ListedFiles
+from data.catalog.list_folders import ListFolders, open_list
+from data.catalog.xrays import find_xrays
 from data.datasets.images import ImageFiles
-from data.datasets.luna import CropFiles, find_crops, leave_out_failed, make_luna_lists
+from data.datasets.luna import (
+    CropFiles,
+    find_crop_files,
+    index_crops,
+    leave_out_failed,
+    make_luna_lists,
+    note_validation,
+)
 from utils.errors import UserError
 
 
 def open_dataset(
-    *, name: str, root: str | Path, lists: str | Path, ratio: float, seed: int, part: str = "train", longest: int = 0
-) -> ImageFiles | CropFiles:
-    """The samples that pre-train: the first ``ratio`` of the list of ``part``.
+    *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, split: str = "train",
+    longest: int = 0, max_bad: float = 0.01,
+) -> ImageFiles | CropFiles:  # fmt: skip
+    """The samples that pre-train: the first ``ratio`` of the list of ``split``.
 
-    A list that is there is used as it is; one that is not is made from the data, and kept.
+    A list that is there is used as it is; one that is not is made from the data, and kept. How many of its names are
+    in the folder, and what of the folder is in no list, is said on stderr.
 
     Args:
         name: ``'chest'``, ``'chexpert'`` or ``'luna'``.
         root: the data set's folder.
-        lists: the folder of the lists.
+        lists: where lists are.
         ratio: share of the list.
         seed: of the order of a list that is made.
-        part: ``'train'`` or ``'valid'``.
+        split: ``'train'`` or ``'valid'``.
         longest: 2D: longest side of an image in pixels, 0 for as it is.
+        max_bad: share of the listed images or scans that may be missing; they are left out.
 
     Raises:
         UserError: no data, or not the data that the list names.
     """
-    openers: dict[str, Callable[..., ImageFiles | CropFiles]] = {
-        "chest": _open_chest,
-        "chexpert": _open_chexpert,
-        "luna": _open_luna,
-    }
-    return openers[name](Path(root), Path(lists), ratio, seed, part, longest)
+    if name == "luna":
+        return _open_crops(Path(root), lists, ratio, seed, split, max_bad)
+    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
+    listed = _first(xrays.open_list(split), ratio).found(max_bad=max_bad)
+    return ImageFiles(xrays.files.folders, listed.names, listed.folder_of, longest=longest)
 
 
-def _first(path: Path, ratio: float) -> NameList:
-    names, rest = cut_list(read_names(path), ratio)
-    if not len(names):
+def _open_crops(root: Path, lists: ListFolders, ratio: float, seed: int, split: str, max_bad: float) -> CropFiles:
+    crops = find_crop_files(root, split)
+    if split == "train":
+        note_validation(root)
+    listed = open_list(
+        lists, "luna", index_crops(root, crops), make=lambda folder: make_luna_lists(root, folder, seed=seed),
+        split=split, what="scans",
+    )  # fmt: skip
+    listed = leave_out_failed(_first(listed, ratio), root).found(max_bad=max_bad)
+    wanted = set(listed.names)
+    return CropFiles([crop for crop in crops if crop.scan in wanted], listed.names)
+
+
+def _first(listed: ListedFiles, ratio: float) -> ListedFiles:
+    first, rest = listed.cut(ratio)
+    if not len(first.names):
         raise UserError(
-            f"--ratio: {ratio} of the names in {path} is not one whole name, it has {len(rest)}; give a larger --ratio "
-            "or more data"
+            f"--ratio: {ratio} of the names in {listed.source} is not one whole name, it has {len(rest.names)}; give a "
+            "larger --ratio or more data"
         )
-    return names
-
-
-def _open_chest(root: Path, lists: Path, ratio: float, seed: int, part: str, longest: int) -> ImageFiles:
-    index, path = index_chest(root), list_path(lists, "chest", part)
-    if not path.exists():
-        make_chest_lists(root, lists, index, seed=seed)
-    names = _first(path, ratio)
-    return ImageFiles(index.folders, names, index.locate(names, source=path), longest=longest)
-
-
-def _open_chexpert(root: Path, lists: Path, ratio: float, seed: int, part: str, longest: int) -> ImageFiles:
-    index, path = index_chexpert(root), list_path(lists, "chexpert", part)
-    if not path.exists():
-        make_chexpert_list(root, lists, index, seed=seed)
-    names = strip_root_folder(_first(path, ratio))
-    return ImageFiles(index.folders, names, index.locate(names, source=path), longest=longest)
-
-
-def _open_luna(root: Path, lists: Path, ratio: float, seed: int, part: str, longest: int) -> CropFiles:
-    path = list_path(lists, "luna", part)
-    if not path.exists():
-        make_luna_lists(root, lists, seed=seed)
-    names = leave_out_failed(root, _first(path, ratio), part=part, source=path)
-    return CropFiles(find_crops(root, names, part=part, source=path), names)
+    return first

@@ -1,6 +1,5 @@
 """The data sets of segmentation: BraTS, LiTS and plain folders, as people have them on disk."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.lists import list_path, read_names
+from data.catalog.file_index import FileIndex, ListedFiles
+from data.catalog.joins import Side, note_join
+from data.catalog.list_folders import ListFolders, listed_side
 from data.catalog.names import NameList
 from data.catalog.splits import split_by_patient
 from data.datasets.brats import find_brats
@@ -21,6 +22,7 @@ from data.datasets.layout import Layout
 from data.datasets.lits import find_lits
 from data.readers.masks import MOST_LABELS
 from utils.errors import UserError
+from utils.fingerprint import fingerprint_of
 from utils.records import LabelledCrops, WholeCase
 from utils.reused_memory import stack
 from utils.seeding import numpy_generator, seed_of
@@ -30,7 +32,7 @@ CROPS = {"brats": (112, 128, 112), "lits": (128, 128, 64), "folder": (96, 96, 96
 
 
 class _Cases:
-    """Some cases of a data set, and which patient each shows."""
+    """Some cases of a data set, and the patient of each."""
 
     def __init__(self, cases: Sequence[Case], layout: Layout) -> None:
         self.cases, self.reading, self.regions = list(cases), layout.reading, layout.regions
@@ -38,8 +40,7 @@ class _Cases:
         self.table = np.array(
             [[value in region.labels for value in range(MOST_LABELS)] for region in layout.regions], dtype=np.uint8
         )
-        facts = repr(([case.name for case in cases], layout.regions, tuple(layout.reading)))
-        self.fingerprint = hashlib.blake2b(facts.encode(), digest_size=8).hexdigest()
+        self.fingerprint = fingerprint_of(repr(([case.name for case in cases], layout.regions, tuple(layout.reading))))
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -109,28 +110,29 @@ class SegmentationSplits(NamedTuple):
     valid: WholeCases
     test: WholeCases
     test_source: str
-    """Where the test part comes from, in words."""
+    """Where the test split comes from, in words."""
     layout: Layout
 
 
 def open_segmentation(
-    *, name: str, root: str | Path, lists: str | Path, ratio: float, seed: int, dim: int, crop: Sequence[int],
-    classes: int = 0, hounsfield: bool = False, longest: int = 0, cache: str | None = None,
+    *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, dim: int, crop: Sequence[int],
+    classes: int = 0, hounsfield: bool = False, longest: int = 0, cache: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
-    """Training, validation and test part: the rest of the training list after ``ratio``, and the test list.
+    """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
-    The lists are ``{name}_train.txt`` and ``{name}_test.txt`` of ``lists`` where these are there (not for plain
-    folders, which have their own ``test.txt``). Without the first, all cases that test nothing are in a seeded order.
+    The lists are ``{name}_train.txt`` and ``{name}_test.txt`` where these are there (not for plain folders, which have
+    their own ``test.txt``). Without the first, all cases that test nothing are in a seeded order.
 
     Args:
         name: ``'brats'``, ``'lits'`` or ``'folder'``.
         root: the data set's folder.
-        lists: the folder of the lists.
+        lists: where lists are.
         ratio: the share of the list that is left out, as for what pre-trained on it.
         seed: of the order, of the splits and of the crops.
         dim, classes, hounsfield, longest: as in :func:`find_folder`.
         crop: voxels of a crop.
         cache: folder of prepared cases, None for none.
+        max_bad: share of the listed cases that may be missing.
 
     Raises:
         UserError: no data, not the data that a list names, or too few patients.
@@ -141,29 +143,42 @@ def open_segmentation(
         "folder": lambda: find_folder(root, dim, classes=classes, hounsfield=hounsfield, longest=longest),
     }
     layout = finders[name]()
-    cases = {case.name: case for case in layout.cases}
-    test, source = list(layout.test), layout.test_source
-    if name != "folder" and (listed := _listed(list_path(lists, name, "test"), cases)):
-        test, source = listed, f"{name}_test.txt"
-    training = _listed(list_path(lists, name, "train"), cases) if name != "folder" else []
-    if not training:
-        training = sorted(set(cases) - set(test), key=lambda n: (seed_of(seed, "list", n), n))
-    rest = training[int(ratio * len(training)) :]
-    parts = split_by_patient(
+    cases = _by_name(layout.cases)
+    index = FileIndex([Path(root)], [NameList.of(cases)])
+    listed = _read_lists(name, lists, index, layout)
+    test, source = layout.test, layout.test_source
+    if "test" in listed:
+        test, source = list(listed["test"].found(max_bad=max_bad).names), f"{name}_test.txt"
+    order = sorted(set(cases) - set(test), key=lambda case: (seed_of(seed, "list", case), case))
+    training = listed.get("train") or index.join(NameList.of(order), source=root)
+    rest = list(training.cut(ratio)[1].found(max_bad=max_bad).names)
+    splits = split_by_patient(
         rest, [cases[n].patient for n in rest], test=test, test_patients=[cases[n].patient for n in test], seed=seed
     )
-    train, valid, testing = ([cases[n] for n in part] for part in parts)
+    train, valid, testing = ([cases[n] for n in split] for split in splits)
     return SegmentationSplits(
         CaseCrops(train, layout, crop=crop, seed=seed, cache=cache), WholeCases(valid, layout),
         WholeCases(testing, layout), source if test else "a fifth of the patients, held out", layout,
     )  # fmt: skip
 
 
-def _listed(path: Path, cases: dict[str, Case]) -> list[str]:
-    if not path.exists():
-        return []
-    names: NameList = read_names(path)
-    unknown = [name for name in names if name not in cases]
-    if unknown:
-        raise UserError(f"{path}: {len(unknown)} of its {len(names)} names are no cases in --data ({unknown[0]})")
-    return list(names)
+def _by_name(cases: Sequence[Case]) -> dict[str, Case]:
+    found: dict[str, Case] = {}
+    for case in cases:
+        if (other := found.setdefault(case.name, case)) is not case:
+            raise UserError(f"--data: expected each case once, {case.name} is {other.mask} and {case.mask}")
+    return found
+
+
+def _read_lists(name: str, lists: ListFolders, index: FileIndex, layout: Layout) -> dict[str, ListedFiles]:
+    """The lists that are there; what they name and what they leave over is said on stderr."""
+    if name == "folder":
+        return {}
+    read = {split: lists.read(name, split, index) for split in ("test", "train")}
+    listed = {split: found for split, found in read.items() if found is not None}
+    for found in listed.values():
+        note_join(found.source, listed_side(found))
+    if "train" in listed:
+        left = [case for case in index.left_over(*listed.values()) if "test" in listed or case not in layout.test]
+        note_join(listed["train"].source, Side(len(index), "cases of --data", "in a list", "cases in no list", left))
+    return listed

@@ -1,19 +1,20 @@
 """Hidden files, such as macOS leaves beside every file it copies, are no samples in any folder."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from data.catalog.chest import index_chest
 from data.catalog.chexpert import index_chexpert
+from data.catalog.crop_manifest import read_manifest
 from data.catalog.file_index import require_folder
 from data.datasets.brats import find_brats
-from data.datasets.candidates import find_scans
+from data.datasets.candidates import find_ct
 from data.datasets.folder import find_folder
 from data.datasets.lits import find_lits
 from data.datasets.luna import find_crop_files
-from luna_preprocess import find_scans as find_scans_to_cut
-from luna_preprocess import read_manifest
+from luna_preprocess import choose_scans
 from utils.errors import UserError
 
 BRATS = [f"HGG/ID/ID_{kind}.nii.gz" for kind in ("t1", "t2", "flair", "t1ce", "seg")]
@@ -24,9 +25,13 @@ WALKS = {
     ),
     "CheXpert": (["train/p1/s1/v.jpg", "train/p2/s1/v.jpg"], lambda root: list(index_chexpert(root).names)),
     "crops": (["subset0/x_global_0.npy", "subset0/x_local_0.npy"], lambda root: find_crop_files(root, "train")),
-    "scans": (["subset0/x.mhd", "subset7/y.mhd"], find_scans),
-    "scans to be cut": (["subset0/x.mhd", "subset7/y.mhd"], lambda root: find_scans_to_cut(root, "crops", None)),
-    "what was cut": (["subset0/x.npy", "subset0/y.npy"], lambda root: read_manifest(root)["bytes"]),
+    "scans": (["subset0/x.mhd", "subset7/y.mhd"], find_ct),
+    "scans to be cut": (
+        ["subset0/x.mhd", "subset7/y.mhd"], lambda root: choose_scans(root, Path("crops"), None, verbose=False)
+    ),
+    "what was cut": (
+        ["subset0/x_global_0.npy", "subset0/x_local_0.npy"], lambda root: read_manifest(root, {})["bytes"]
+    ),
     "BraTS": (BRATS, find_brats),
     "LiTS": (["train/CT/volume0.nii", "train/seg/segmentation0.nii"], find_lits),
     "images and masks": (

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from data.catalog.list_folders import ListFolders
 from data.datasets.candidates import (
     REPEATS,
     BalancedCubes,
@@ -61,13 +62,13 @@ def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
 
 
 def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_parts(luna, tmp_path):
-    parts = open_candidates(root=luna, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    parts = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
     listed = (tmp_path / "luna_train.txt").read_text().split()
     train, valid, test = (set(part.patients) for part in parts[:3])
     assert train | valid == set(listed[2:]) and not train & valid and test == {"1.3.6.7", "1.3.6.8"}
     # Without subset7 to subset9 a fifth of the scans is held out.
     copy = shutil.copytree(luna, tmp_path / "copy", ignore=shutil.ignore_patterns("subset7", "subset8"))
-    parts = open_candidates(root=copy, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    parts = open_candidates(root=copy, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
     assert parts.test_source == "a fifth of the scans, held out" and set(parts.test.patients) < set(listed[2:])
 
 
@@ -127,7 +128,7 @@ def test_an_epoch_is_balanced_and_each_false_positive_comes_before_any_comes_aga
 
 
 def test_batches_depend_on_seed_and_epoch_alone(luna, tmp_path):
-    parts = open_candidates(root=luna, lists=tmp_path, ratio=0.3, seed=1, cube=CUBE)
+    parts = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
     one, two = (list(Loader(parts.train, batch_size=8, workers=w, seed=1).batches(1, 2)) for w in (0, 2))
     assert one[0].cubes.shape == (8, 1, *CUBE) and one[0].labels.shape == (8, 1)
     assert all(torch.equal(a, b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
@@ -190,7 +191,7 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
         refused(message)
     # Some candidates of scans that are not there are left out and said; points outside of their scan are too many here.
     write_table(table, [*rows[1:], ["elsewhere", 1, 2, 3, 1]])
-    parts = open_candidates(root=copy, lists=tmp_path / "lists", ratio=0.3, seed=1, cube=CUBE)
+    parts = open_candidates(root=copy, lists=ListFolders.at(tmp_path / "lists"), ratio=0.3, seed=1, cube=CUBE)
     said = capsys.readouterr().err
     assert (
         "1 candidates in 1 scans that are not in" in said

@@ -10,13 +10,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from data.catalog.labels import (
-    CHEXPERT_FINDINGS,
-    chest_patient,
-    chexpert_patient,
-    read_chexpert_labels,
-    read_listed_labels,
-)
+from data.catalog.labels import CHEXPERT_FINDINGS, read_chexpert_labels, read_listed_labels
+from data.catalog.list_folders import ListFolders
+from data.catalog.patients import chest_patient, chexpert_patient
 from data.catalog.splits import split_by_patient
 from data.datasets.classification import open_classification
 from data.inputs import AugmentedInputs
@@ -146,7 +142,7 @@ def test_no_patient_is_in_two_parts_and_all_images_are_in_one():
 
 
 def test_what_pre_trained_does_not_fine_tune(nih, tmp_path):
-    parts = open_classification(name="chest", root=nih, lists=tmp_path, ratio=0.5, seed=1, size=64)
+    parts = open_classification(name="chest", root=nih, lists=ListFolders.at(tmp_path), ratio=0.5, seed=1, size=64)
     listed = [line.split()[0] for line in (tmp_path / "chest_train.txt").read_text().splitlines()]
     used = [part.name(i) for part in (parts.train, parts.valid) for i in range(len(part))]
     assert sorted(used) == sorted(listed[len(listed) // 2 :])

@@ -15,6 +15,7 @@ from torch import nn
 
 from data.catalog.chest import FINDINGS
 from data.catalog.labels import CHEXPERT_FINDINGS
+from data.catalog.list_folders import ListFolders
 from data.datasets.candidates import REPEATS, BalancedCubes
 from data.datasets.classification import LabelledFiles, open_classification
 from data.datasets.probe_subsets import eval_candidates, eval_images
@@ -180,7 +181,9 @@ def test_every_nodule_once_and_ten_times_as_many_false_positives():
 
 
 def test_a_seeded_share_of_images_keeps_names_labels_and_patients(nih):
-    part = open_classification(name="chest", root=nih, lists=nih / "lists", ratio=0, seed=1, size=32).train
+    part = open_classification(
+        name="chest", root=nih, lists=ListFolders.at(nih / "lists"), ratio=0, seed=1, size=32
+    ).train
     fewer, again, other = (eval_images(part, 32, at_most=9, seed=seed) for seed in (1, 1, 2))
     assert len(fewer) == 9 and fewer.fingerprint == again.fingerprint != other.fingerprint
     place = {part.name(i): i for i in range(len(part))}
@@ -251,7 +254,9 @@ class Backbone(nn.Module):
 
 
 def test_extraction_leaves_everything_as_it_was(nih):
-    part = open_classification(name="chest", root=nih, lists=nih / "lists", ratio=0, seed=1, size=32).test
+    part = open_classification(
+        name="chest", root=nih, lists=ListFolders.at(nih / "lists"), ratio=0, seed=1, size=32
+    ).test
     module = PooledFeatures(Backbone())
     before = {name: value.clone() for name, value in module.state_dict().items()}
     torch.manual_seed(3)

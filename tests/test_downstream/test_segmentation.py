@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
+from data.catalog.list_folders import ListFolders
 from data.datasets.brats import BRATS_REGIONS, find_brats
 from data.datasets.case_cache import CaseCache
 from data.datasets.case_crops import cut_crop, draw_start
@@ -183,7 +184,9 @@ def test_a_folder_of_images_and_masks(flat, tmp_path, monkeypatch, capsys):
     # A list of its own decides, and takes the patient's other image out of the rest.
     copy = shutil.copytree(flat, tmp_path / "copy")
     (copy / "test.txt").write_text("x3.png\n")
-    parts = open_segmentation(name="folder", root=copy, lists=tmp_path, ratio=0, seed=0, dim=2, crop=(64, 64))
+    parts = open_segmentation(
+        name="folder", root=copy, lists=ListFolders.at(tmp_path), ratio=0, seed=0, dim=2, crop=(64, 64)
+    )
     assert [case.name for case in parts.test.cases] == ["x3"] and parts.test_source == "test.txt"
     used = {case.name for part in (parts.train, parts.valid) for case in part.cases}
     assert used == {f"x{i}" for i in range(10)} - {"x2", "x3"}
@@ -323,7 +326,14 @@ def test_crops_lie_within_and_half_of_them_hold_a_region():
 def test_an_epochs_crops_depend_on_the_epoch_alone_and_a_cache_changes_nothing(brats, tmp_path):
     def batches(epoch, workers, first_step=0, cache=None):
         parts = open_segmentation(
-            name="brats", root=brats, lists=tmp_path, ratio=0, seed=3, dim=3, crop=(8, 16, 8), cache=cache
+            name="brats",
+            root=brats,
+            lists=ListFolders.at(tmp_path),
+            ratio=0,
+            seed=3,
+            dim=3,
+            crop=(8, 16, 8),
+            cache=cache,
         )
         loader = Loader(parts.train, batch_size=2, workers=workers, seed=3)
         return list(loader.batches(epoch, first_step))
@@ -345,7 +355,9 @@ def test_an_epochs_crops_depend_on_the_epoch_alone_and_a_cache_changes_nothing(b
 
 
 def test_regions_of_brats_lie_within_each_other(brats, tmp_path):
-    parts = open_segmentation(name="brats", root=brats, lists=tmp_path, ratio=0, seed=3, dim=3, crop=(8, 8, 8))
+    parts = open_segmentation(
+        name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0, seed=3, dim=3, crop=(8, 8, 8)
+    )
     labels = np.array([0, 1, 2, 4], np.uint8)
     assert parts.train.masks(labels).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
     assert regions_to_mask(parts.train.masks(labels).numpy().astype(bool), BRATS_REGIONS).tolist() == labels.tolist()
@@ -356,12 +368,16 @@ def test_lists_and_ratio_decide_what_is_used(brats, tmp_path):
     names = [case.name for case in find_brats(brats).cases]
     (tmp_path / "brats_train.txt").write_text("\n".join(names[:6]))
     (tmp_path / "brats_test.txt").write_text(names[6])
-    parts = open_segmentation(name="brats", root=brats, lists=tmp_path, ratio=0.5, seed=0, dim=3, crop=(8, 8, 8))
+    parts = open_segmentation(
+        name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0.5, seed=0, dim=3, crop=(8, 8, 8)
+    )
     used = [case.name for part in (parts.train, parts.valid) for case in part.cases]
     assert sorted(used) == sorted(names[3:6]) and [case.name for case in parts.test.cases] == [names[6]]
     (tmp_path / "brats_test.txt").write_text("someone")
-    with pytest.raises(UserError, match=r"1 of its 1 names are no cases in --data \(someone\)"):
-        open_segmentation(name="brats", root=brats, lists=tmp_path, ratio=0, seed=0, dim=3, crop=(8, 8, 8))
+    with pytest.raises(UserError, match=r"brats_test.txt: 1 of its 1 names are not in .* \(someone\)"):
+        open_segmentation(
+            name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0, seed=0, dim=3, crop=(8, 8, 8)
+        )
 
 
 def test_lits_pairs_scans_with_masks_by_number(lits, tmp_path):

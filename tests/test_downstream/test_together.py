@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from data.catalog.list_folders import ListFolders
 from data.datasets.segmentation import open_segmentation
 from models.classification import build_classifier
 from models.segmentation import build_segmenter
@@ -41,7 +42,9 @@ def numbers_in(results, at=""):
 
 
 def names_to_test(flat, lists):
-    parts = open_segmentation(name="folder", root=flat, lists=lists, ratio=0, seed=42, dim=2, crop=(64, 64), classes=2)
+    parts = open_segmentation(
+        name="folder", root=flat, lists=ListFolders.at(lists), ratio=0, seed=42, dim=2, crop=(64, 64), classes=2
+    )
     return [case.name for case in parts.test.cases]
 
 

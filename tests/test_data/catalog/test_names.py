@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data.catalog.names
-from data.catalog.file_index import SHOWN, FileIndex, _places, names_below, names_in, require_folder
+from data.catalog.file_index import FileIndex, _places, names_below, names_in, require_folder
+from data.catalog.joins import SHOWN
 from data.catalog.names import NameList, join_names
 from utils.errors import UserError
 
@@ -94,8 +95,9 @@ def test_places_beyond_the_end_are_refused():
 def test_files_are_found_in_their_folders(tmp_path):
     parts = [["b.png", "a.png"], [], ["c.png", "d.png", "ä.png"]]
     index = FileIndex([tmp_path / str(i) for i in range(3)], [NameList.of(part) for part in parts])
-    found = index.locate(NameList.of(["ä.png", "a.png", "d.png", "b.png", "c.png", "a.png"]), source="x")
-    assert found.dtype == np.uint16 and found.tolist() == [2, 0, 2, 0, 2, 0]
+    listed = index.join(NameList.of(["ä.png", "a.png", "d.png", "b.png", "c.png", "a.png"]), source="x")
+    assert listed.folder_of.dtype == np.uint16 and listed.folder_of.tolist() == [2, 0, 2, 0, 2, 0]
+    assert len(index.left_over(listed)) == 0 and listed.found(max_bad=0) is listed
 
 
 @pytest.mark.parametrize("n_missing", [1, SHOWN, SHOWN + 1, 40])
@@ -103,7 +105,7 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path, n_missing)
     here, missing = [f"h{i}" for i in range(7)], [f"m{i:02}" for i in range(n_missing)]
     index = FileIndex([tmp_path / "images"], [NameList.of(here)])
     with pytest.raises(UserError) as caught:
-        index.locate(NameList.of([*here[:3], *missing, *here[3:]]), source="lists/chest_train.txt")
+        index.join(NameList.of([*here[:3], *missing, *here[3:]]), source="lists/chest_train.txt").found(max_bad=0)
     message = str(caught.value)
     assert f"lists/chest_train.txt: {n_missing} of its {7 + n_missing} names are not in {tmp_path}" in message
     more = ", ..." if n_missing > SHOWN else ""
@@ -113,7 +115,56 @@ def test_missing_files_are_counted_and_the_first_five_named(tmp_path, n_missing)
 
 def test_an_index_of_nothing_finds_nothing(tmp_path):
     with pytest.raises(UserError, match="1 of its 1 names"):
-        FileIndex([tmp_path], [NameList.of([])]).locate(NameList.of(["a"]), source="x")
+        FileIndex([tmp_path], [NameList.of([])]).join(NameList.of(["a"]), source="x").found(max_bad=1)
+
+
+@pytest.mark.parametrize("folders", [1, 2])
+def test_what_no_list_names_is_left_over(tmp_path, folders):
+    parts = [["e", "a", "ä", "x"], ["b", "y"]][:folders]
+    index = FileIndex([tmp_path / str(i) for i in range(folders)], [NameList.of(part) for part in parts])
+    lists = [index.join(NameList.of(names), source="x") for names in (["ä", "n", "a"], ["y", "a"], [])]
+    assert sorted(index.left_over(*lists)) == (["e", "x"] if folders == 1 else ["b", "e", "x"])
+    assert len(index) == sum(map(len, parts)) and list(lists[0].absent()) == ["n"]
+
+
+def test_missing_files_up_to_a_share_are_left_out(tmp_path):
+    names = [f"{i}.png" for i in range(150)]
+    index = FileIndex([tmp_path], [NameList.of([name for name in names if name != "77.png"])])
+    listed = index.join(NameList.of(names), source="x")
+    found = listed.found(max_bad=0.01)
+    assert list(found.names) == names[:77] + names[78:] and found.folder_of.tolist() == [0] * 149
+    first, rest = listed.cut(0.5)
+    assert list(first.names) == names[:75] and first.there.all()
+    assert list(rest.found(max_bad=0.02).names) == [name for name in names[75:] if name != "77.png"]
+    with pytest.raises(UserError, match=r"1 of its 75 names .*\(77.png\); .*; to go on without them: --max_bad 0.014$"):
+        rest.found(max_bad=0.01)
+    assert len(rest.found(max_bad=0.014).names) == 74
+
+
+def test_a_file_in_two_folders_is_refused_unless_it_is_a_link(tmp_path):
+    for folder, name in [
+        ("images", "a.png"),
+        ("images_001", "a.png"),
+        ("images_001", "b.png"),
+        ("images_002", "c.png"),
+    ]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(folder)
+    (tmp_path / "images" / "b.png").symlink_to(tmp_path / "images_001" / "b.png")
+    folders = [tmp_path / name for name in ("images", "images_001", "images_002")]
+
+    def index():
+        return FileIndex(folders, [names_in(folder, (b".png",)) for folder in folders])
+
+    with pytest.raises(UserError, match=rf"1 names are in two folders, a.png in {folders[0]} and in {folders[1]}"):
+        index()
+    (folders[0] / "a.png").unlink()
+    listed = index().join(NameList.of(["c.png", "b.png", "a.png"]), source="x")
+    assert (
+        listed.folder_of.tolist() == [2, 0, 1]
+        and len(index()) == 3
+        and list(index().names) == ["b.png", "a.png", "c.png"]
+    )
 
 
 def test_a_folder_must_be_there_and_hold_something(tmp_path):
@@ -143,5 +194,8 @@ def test_files_by_ending_in_one_folder_and_below(tmp_path):
         (tmp_path / name).touch()
     endings = (b".png", b".jpg")
     assert list(names_in(tmp_path, endings)) == ["a.jpg", "b.PNG"]
+    assert list(names_below(tmp_path, endings)) == ["a.jpg", "b.PNG", "sub/d.png", "sub/deep/e.Jpg"]
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
     assert list(names_below(tmp_path, endings)) == ["a.jpg", "b.PNG", "sub/d.png", "sub/deep/e.Jpg"]
     assert len(names_in(tmp_path, (b".gif",))) == len(names_below(tmp_path, (b".gif",))) == 0

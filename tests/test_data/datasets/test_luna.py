@@ -9,9 +9,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.catalog.lists import read_names
+from data.catalog.list_folders import ListFolders
+from data.catalog.lists import fingerprint, read_names
 from data.catalog.names import NameList
-from data.datasets.luna import CropFile, find_crop_files, find_crops, leave_out_failed, make_luna_lists, read_crop
+from data.datasets.luna import CropFile, find_crop_files, index_crops, leave_out_failed, make_luna_lists, read_crop
 from data.datasets.pretraining import open_dataset
 from utils.errors import UserError
 
@@ -83,13 +84,17 @@ def write_manifest(root, failures):
     (root / "manifest.json").write_text(json.dumps({"failures": failures}))
 
 
+def listed_scans(root, names):
+    return index_crops(root, find_crop_files(root, "train")).join(NameList.of(names), source="luna_train.txt")
+
+
 def test_scans_recorded_as_failed_are_left_out_of_the_list(root, capsys):
-    names = NameList.of(["x", "1.3.a", "y", "b_global_7"])
-    kwargs = {"part": "train", "source": "luna_train.txt"}
-    assert leave_out_failed(root, names, **kwargs) is names  # no manifest: of the published program
+    listed = listed_scans(root, ["x", "1.3.a", "y", "b_global_7"])
+    assert leave_out_failed(listed, root) is listed  # no manifest: of the published program
     # Mended since, it has crops; and a failed scan that no list names is nobody's affair.
     write_manifest(root, {"x": "why", "1.3.a": "why", "z": "why"})
-    assert list(leave_out_failed(root, names, **kwargs)) == ["1.3.a", "y", "b_global_7"]
+    kept = leave_out_failed(listed, root)
+    assert list(kept.names) == ["1.3.a", "y", "b_global_7"] and kept.there.tolist() == [True, False, True]
     error = capsys.readouterr().err
     assert error == (
         "luna_train.txt: 1 of its 4 scans gave no crops when they were preprocessed and are left out (x); "
@@ -97,14 +102,14 @@ def test_scans_recorded_as_failed_are_left_out_of_the_list(root, capsys):
     )
     for damaged in ("{", "[]", '{"failures": 3}', "{}"):
         (root / "manifest.json").write_text(damaged)
-        assert leave_out_failed(root, names, **kwargs) is names
+        assert leave_out_failed(listed, root) is listed
 
 
 def test_pretraining_goes_on_without_failed_scans(root, tmp_path_factory, capsys):
     lists = tmp_path_factory.mktemp("lists")
     (lists / "luna_train.txt").write_text("x\n1.3.a\nb_global_7\nc\n")
     write_manifest(root, {"x": "why"})
-    opened = open_dataset(name="luna", root=root, lists=lists, ratio=0.75, seed=0)
+    opened = open_dataset(name="luna", root=root, lists=ListFolders.at(lists), ratio=0.75, seed=0)
     assert len(opened) == 3 and "1 of its 3 scans gave no crops" in capsys.readouterr().err
 
 
@@ -161,18 +166,32 @@ def test_a_list_that_is_there_is_left_as_it_is(root):
     assert list(read_names(root / "luna_valid.txt")) == ["c"]
 
 
-def test_all_crops_of_the_listed_scans_are_found(root):
-    crops = find_crops(root, NameList.of(["1.3.a"]), part="train", source=root / "luna_train.txt")
-    assert [crop.name for crop in crops] == ["subset0/1.3.a_global_0.npy", "subset0/1.3.a_global_10.npy"]
-    crops = find_crops(root, NameList.of(["b_global_7", "1.3.a"]), part="train", source="x")
-    assert crops == find_crop_files(root, "train")
+def open_crops(root, names, **kwargs):
+    (root / "luna_train.txt").write_text("".join(f"{name}\n" for name in names))
+    return open_dataset(name="luna", root=root, lists=ListFolders.at(root), ratio=1.0, seed=0, **kwargs)
+
+
+def test_all_crops_of_the_listed_scans_are_found(root, capsys):
+    opened = open_crops(root, ["1.3.a"])
+    assert [crop.name for crop in opened.crops] == ["subset0/1.3.a_global_0.npy", "subset0/1.3.a_global_10.npy"]
+    error = capsys.readouterr().err
+    assert (
+        f"{root}/luna_train.txt: 1 of 1 names in --data; 1 of 2 scans of --data in a list, 1 scans in no list" in error
+    )
+    assert f"{root}: 1 scans in subset7 to subset9 are for validation, and not pre-trained on\n" in error
+    opened = open_crops(root, ["b_global_7", "1.3.a"])
+    assert opened.crops == find_crop_files(root, "train")
+    assert "2 of 2 names in --data; 2 of 2 scans of --data in a list\n" in capsys.readouterr().err
 
 
 def test_listed_scans_that_are_not_there_are_counted_and_named(root):
     names = ["c", "1.3.a", *(f"x{i}" for i in range(6))]
     with pytest.raises(UserError, match=f"luna_train.txt: 7 of its 8 names are not in {root} ") as caught:
-        find_crops(root, NameList.of(names), part="train", source="luna_train.txt")
+        open_crops(root, names)
     assert "(c, x0, x1, x2, x3, ...)" in str(caught.value)
+    opened = open_crops(root, names, max_bad=7 / 8)
+    assert {crop.scan for crop in opened.crops} == {"1.3.a"}
+    assert opened.fingerprint == fingerprint(NameList.of(["1.3.a"]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f8"])

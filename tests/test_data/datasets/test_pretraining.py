@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.catalog.list_folders import ListFolders
 from data.catalog.lists import fingerprint, read_names
 from data.catalog.names import NameList
 from data.datasets.images import ImageFiles
@@ -45,7 +46,7 @@ def value_of(sample):
 
 
 def open_chest(tmp_path, **kwargs):
-    settings = {"root": tmp_path / "nih", "lists": tmp_path / "lists", "ratio": 1.0, "seed": 1}
+    settings = {"root": tmp_path / "nih", "lists": ListFolders.at(tmp_path / "lists"), "ratio": 1.0, "seed": 1}
     return open_dataset(name="chest", **settings | kwargs)
 
 
@@ -97,10 +98,10 @@ def test_images_that_are_missing_are_counted_up_front(tmp_path):
         open_chest(tmp_path, root=tmp_path / "none")
 
 
-def test_a_part_without_a_list_is_named(tmp_path):
+def test_a_split_without_a_list_is_named(tmp_path):
     write_image(tmp_path / "nih" / "a.png", 1)
     with pytest.raises(UserError, match="cannot read the list .*chest_valid.txt"):
-        open_chest(tmp_path, part="valid")
+        open_chest(tmp_path, split="valid")
 
 
 def test_a_broken_image_is_told_by_its_file(tmp_path):
@@ -143,7 +144,9 @@ def test_chexpert_frontal_and_lateral_by_its_table(tmp_path, nested, with_list):
         csv.writer(file).writerows([("Path", "Sex"), *((f"{CHEXPERT}/{name}", "Male") for name in values)])
     if with_list:
         write_list(tmp_path / "lists", "chexpert", [f"{CHEXPERT}/{name} 1 0" for name in values])
-    dataset = open_dataset(name="chexpert", root=tmp_path / "data", lists=tmp_path / "lists", ratio=1.0, seed=1)
+    dataset = open_dataset(
+        name="chexpert", root=tmp_path / "data", lists=ListFolders.at(tmp_path / "lists"), ratio=1.0, seed=1
+    )
     assert sorted(dataset.names) == sorted(values)
     assert (list(dataset.names) == list(values)) == with_list
     for i in range(6):
@@ -155,11 +158,13 @@ def test_chexpert_images_that_the_table_lists_must_be_there(tmp_path):
     write_image(tmp_path / "data" / "train" / "a.jpg", 1)
     (tmp_path / "data" / "train.csv").write_text(f"Path\n{CHEXPERT}/train/a.jpg\n{CHEXPERT}/train/b.jpg\n")
     with pytest.raises(UserError, match=r"1 of its 2 names .*\(train/b.jpg\)"):
-        open_dataset(name="chexpert", root=tmp_path / "data", lists=tmp_path / "lists", ratio=1.0, seed=1)
+        open_dataset(
+            name="chexpert", root=tmp_path / "data", lists=ListFolders.at(tmp_path / "lists"), ratio=1.0, seed=1
+        )
 
 
 def open_luna(tmp_path, **kwargs):
-    settings = {"root": tmp_path / "crops", "lists": tmp_path / "lists", "ratio": 1.0, "seed": 1}
+    settings = {"root": tmp_path / "crops", "lists": ListFolders.at(tmp_path / "lists"), "ratio": 1.0, "seed": 1}
     return open_dataset(name="luna", **settings | kwargs)
 
 
@@ -183,7 +188,7 @@ def test_luna_crops_of_the_listed_scans(tmp_path, dtype):
 def test_luna_lists_are_made_and_the_validation_part_is_apart(tmp_path):
     for subset, scan in [(0, "a"), (6, "b"), (7, "c"), (9, "d")]:
         write_crops(tmp_path / "crops", subset, scan)
-    train, valid = open_luna(tmp_path), open_luna(tmp_path, part="valid")
+    train, valid = open_luna(tmp_path), open_luna(tmp_path, split="valid")
     assert [crop.scan for crop in train.crops] == ["a", "b"] and [crop.scan for crop in valid.crops] == ["c", "d"]
 
 
@@ -228,4 +233,4 @@ def test_crops_that_are_all_broken_are_told_at_once(tmp_path):
 
 def test_an_unknown_data_set_is_a_bug_of_the_caller(tmp_path):
     with pytest.raises(KeyError):
-        open_dataset(name="mnist", root=tmp_path, lists=tmp_path, ratio=1.0, seed=1)
+        open_dataset(name="mnist", root=tmp_path, lists=ListFolders.at(tmp_path), ratio=1.0, seed=1)

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from PIL import Image
 from scipy import ndimage
 
-from data.catalog.chest import FINDINGS, index_chest, read_findings
+from data.catalog.chest import FINDINGS, index_chest, read_chest_table
 from data.phantoms.__main__ import main
 from data.phantoms.ct import CtPhantom, draw_ct
 from data.phantoms.dataset import MARK, make_ct, make_xrays
@@ -186,7 +186,7 @@ def test_images_lie_as_nih_has_them_and_labels_agree_with_masks(xrays):
         f"{p:08d}_{k:03d}.png" for p, k in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2), (4, 0))
     ]
     assert sorted(index_chest(folder).names) == sorted(made.names)
-    labels = read_findings(folder / "Data_Entry_2017.csv")
+    labels = read_chest_table(folder / "Data_Entry_2017.csv").labels
     rows = read_table(folder / "Data_Entry_2017.csv")
     assert [row["Image Index"] for row in rows] == made.names
     of_patient = {}
