@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from data.catalog.labels import CLASSES
-from data.datasets.candidates import CUBE, open_candidates
+from data.catalog.list_folders import ListFolders
+from data.datasets.candidates import CUBE, CandidateSplits, open_candidates
 from data.datasets.classification import ClassificationSplits, open_classification
 from data.inputs import AugmentedCubes, AugmentedInputs, eval_cubes, eval_inputs
-from downstream.tasks import Recipe, RunContext, Split, Splits, broken_samples, weight_file
-from evaluation.classification import report_test
-from evaluation.classification import validation_numbers as classification_numbers
+from downstream.tasks import Recipe, RunContext, Split, Splits, broken_samples
+from evaluation.classification import validation_numbers
+from evaluation.classification_report import report_classification
 from evaluation.metrics import require_metrics
 from evaluation.predictions import Predictions, gather_predictions, predict
 from losses.classification import balanced_cross_entropy, known_cross_entropy
@@ -23,64 +24,74 @@ from utils.options import Options
 
 
 def classification_of(
-    place: RunContext, parts: Splits, *, classes: Sequence[str], augment: Callable[..., Any], plain: Callable[..., Any],
-    judge: Callable[[Tensor, Tensor], Tensor],
+    context: RunContext, splits: Splits, *, classes: Sequence[str], augment: Callable[..., Any],
+    make_eval_inputs: Callable[..., Any], eval_loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Recipe:  # fmt: skip
     """The recipe of a classification.
 
     Args:
-        place: where the run computes.
-        parts: the data.
+        context: where the run computes.
+        splits: the data.
         classes: K names.
-        augment, plain: a raw batch to (inputs, labels), at random and as for evaluation.
-        judge: the loss of the validation and test part.
+        augment, make_eval_inputs: a raw batch to (inputs, labels), at random and as for evaluation.
+        eval_loss: the loss of the validation and the test split.
     """
-    options, world, device = place
+    options, world, device, _ = context
     require_metrics()
 
-    def said_of(module: nn.Module, part: Split) -> tuple[Predictions, dict[str, str]]:
-        batches = place.every(part, max(1, options.b // world.size))
-        return gather_predictions(predict(unwrapped(module), batches, plain, device)), broken_samples(batches)
+    def predictions_of(module: nn.Module, split: Split, title: str) -> tuple[Predictions, dict[str, str]]:
+        batches = context.eval_batches(split, max(1, options.b // world.size))
+        own = predict(unwrapped(module), batches, make_eval_inputs, device)
+        return gather_predictions(own, split=title, name=split.name), broken_samples(batches)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return classification_numbers(said_of(module, parts.valid)[0], classes, parts.valid.patients, judge)
+        predictions, _ = predictions_of(module, splits.valid, "validation")
+        return validation_numbers(predictions, classes, splits.valid.patients, eval_loss)
 
     def test(module: nn.Module) -> dict[str, Any]:
-        said, bad = said_of(module, parts.test)
+        predictions, broken = predictions_of(module, splits.test, "test")
         if not world.is_main:
             return {}
-        part = parts.test
-        return {"broken_images": bad} | report_test(
-            said, classes, part.patients, judge, name=part.name, seed=options.seed, output=Path(options.output)
-        )
+        return {"broken_images": broken} | report_classification(
+            predictions, classes, splits.test.patients, eval_loss, name=splits.test.name, seed=options.seed,
+            output=Path(options.output),
+        )  # fmt: skip
 
-    build = partial(build_classifier, dim=options.d, classes=len(classes), weights=weight_file(options))
-    return Recipe(parts, build, augment, known_cross_entropy, validate, test)
+    build = partial(build_classifier, dim=options.d, classes=len(classes))
+    return Recipe(splits, build, augment, known_cross_entropy, validate, test)
 
 
-def xray_splits(options: Options, ratio: float) -> ClassificationSplits:
+def xray_splits(options: Options, lists: ListFolders, ratio: float) -> ClassificationSplits:
     """Labelled chest X-rays: the list after ``ratio``, and the test list."""
     return open_classification(
-        name=options.n, root=options.data, lists=options.lists, ratio=ratio, seed=options.seed,
-        size=options.global_size, uncertain=options.uncertain, longest=options.image_size,
+        name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
+        size=options.global_size, uncertain=options.uncertain, longest=options.image_size, max_bad=options.max_bad,
     )  # fmt: skip
 
 
-def xray_recipe(place: RunContext) -> Recipe:
+def xray_recipe(context: RunContext) -> Recipe:
     """14 findings of chest X-rays."""
-    options = place.options
+    options = context.options
     return classification_of(
-        place, xray_splits(options, options.ratio), classes=CLASSES[options.n],
-        augment=AugmentedInputs(options.global_size), plain=eval_inputs, judge=known_cross_entropy,
+        context, xray_splits(options, context.lists, options.ratio), classes=CLASSES[options.n],
+        augment=AugmentedInputs(options.global_size), make_eval_inputs=eval_inputs,
+        eval_loss=known_cross_entropy,
     )  # fmt: skip
 
 
-def candidate_recipe(place: RunContext) -> Recipe:
-    """Nodules of chest CT against false positives; training sees as many of each, and the judge counts them alike."""
-    options = place.options
-    parts = open_candidates(
-        root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed, cube=options.crop or CUBE
-    )
+def candidate_splits(options: Options, lists: ListFolders) -> CandidateSplits:
+    """Labelled nodule candidates: the scans of the list after ``--ratio``, and those that test."""
+    return open_candidates(
+        root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, cube=options.crop or CUBE,
+        max_bad=options.max_bad,
+    )  # fmt: skip
+
+
+def candidate_recipe(context: RunContext) -> Recipe:
+    """Nodules of chest CT against false positives; training and evaluation count them alike."""
+    options = context.options
+    splits = candidate_splits(options, context.lists)
     return classification_of(
-        place, parts, classes=("nodule",), augment=AugmentedCubes(), plain=eval_cubes, judge=balanced_cross_entropy
-    )
+        context, splits, classes=("nodule",), augment=AugmentedCubes(), make_eval_inputs=eval_cubes,
+        eval_loss=balanced_cross_entropy,
+    )  # fmt: skip

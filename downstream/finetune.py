@@ -10,7 +10,7 @@ import torch
 from data.loader import Loader
 from downstream.classification import candidate_recipe, xray_recipe
 from downstream.segmentation import segmentation_recipe
-from downstream.tasks import BEST, Recipe, RunContext, describe_run
+from downstream.tasks import BEST, Recipe, RunContext, describe_run, load_weight, run_lists
 from engine.finetune import FinetuneTask, ForwardStep
 from engine.memory_format import memory_format
 from engine.parallel import check_batch, parallelize
@@ -20,6 +20,7 @@ from engine.run_state import RunState
 from engine.trainer import Trainer
 from engine.weights import WeightsWriter
 from evaluation.results import RESULTS, write_results
+from models.pretrained import Match
 from utils.devices import choose_devices
 from utils.distributed import gather, init_process_group
 from utils.options import SEGMENTED, Options, fixed_options
@@ -35,61 +36,61 @@ RECIPES: dict[str, Callable[[RunContext], Recipe]] = {
 }
 
 
-def build_model(options: Options, recipe: Recipe, world: World, layout: torch.memory_format) -> Any:
-    """The network, the same on every process, from random or pre-trained weights."""
+def build_model(options: Options, recipe: Recipe, world: World) -> tuple[Any, Match | None]:
+    """The network, the same on every process, and what of ``--weight`` its encoder got; None from scratch."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = recipe.build_model()
-    if world.is_main:
-        print(f"--weight {options.weight}: {model.match or 'from scratch'}", file=sys.stderr)
+    match = load_weight(model.encoder, options, world)
     if options.compile:
         model.compile()
-    return model.to(memory_format=layout)
+    return model, match
 
 
 def finetune(options: Options, world: World) -> None:
-    """Labelled images -> augmented inputs -> network -> best epoch by validation -> one look at the test part."""
+    """Labelled images -> augmented inputs -> network -> best epoch by validation -> one look at the test split."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
     init_process_group(world, devices[0])
     output = Path(options.output)
     lock_output(output, world)
 
-    recipe = RECIPES[options.n](RunContext(options, world, devices[0]))
-    parts = recipe.parts
+    recipe = RECIPES[options.n](RunContext(options, world, devices[0], run_lists(options, world)))
+    splits = recipe.splits
     if world.is_main:
         print(
-            f"--ratio {options.ratio:g}: {len(parts.train)} samples to train on, {len(parts.valid)} to choose the "
-            f"epoch, {len(parts.test)} to test ({parts.test_source})", file=sys.stderr
+            f"--ratio {options.ratio:g}: {len(splits.train)} samples to train on, {len(splits.valid)} to choose the "
+            f"epoch, {len(splits.test)} to test ({splits.test_source})", file=sys.stderr
         )  # fmt: skip
     loader = Loader(
-        parts.train, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
+        splits.train, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
     )  # fmt: skip
-    fingerprints = {f"the {name} part": getattr(parts, name).fingerprint for name in ("train", "valid", "test")}
+    fingerprints = {f"the {name} split": getattr(splits, name).fingerprint for name in ("train", "valid", "test")}
     fixed = fixed_options(options) | fingerprints
     keeper = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
     state = keeper.find(options.resume)
 
     layout = memory_format(options.d, devices[0])
-    model = build_model(options, recipe, world, layout)
-    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
+    model, match = build_model(options, recipe, world)
+    model.to(memory_format=layout)
+    precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
     module = parallelize(ForwardStep(model, precision, layout), devices, world, uses_all=True)
     task = FinetuneTask(
         module, make_inputs=recipe.make_inputs, loss=recipe.loss, validate=recipe.validate, lr=options.lr,
         seed=options.seed, rank=world.rank, best_file=output / BEST if world.is_main else None,
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, fused=True)
-    recorder = Recorder(output, about=describe_run(options, parts, model, devices), active=world.is_main)
+    recorder = Recorder(output, about=describe_run(options, splits, match, devices), active=world.is_main)
     weights = WeightsWriter(output, options.as_dict(), model.state_dict, optimizer)
     Trainer(
-        task, optimizer=optimizer, loader=loader, precision=precision, recorder=recorder, keeper=keeper, world=world,
-        epochs=options.epochs, seed=options.seed, log_every=options.log_every,
+        task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
+        keeper=keeper, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
     # As the first process finds it: other machines may have no such folder, and all must do the same.
     if gather((output / RESULTS).exists())[0]:
         if world.is_main:
-            print(f"{output / RESULTS} is there already: the test part is not looked at again", file=sys.stderr)
+            print(f"{output / RESULTS} is there already: the test split is not looked at again", file=sys.stderr)
         return
     task.use_best()
     found = recipe.test(task.module)
@@ -99,6 +100,6 @@ def finetune(options: Options, world: World) -> None:
             "weights": options.weight,
             "best_epoch": task.best_epoch,
             "valid_loss": task.best_loss,
-            "test_part": parts.test_source,
+            "test_split": splits.test_source,
             **found,
         })  # fmt: skip

@@ -9,25 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from data.catalog.labels import CLASSES
-from data.datasets.candidates import CUBE, open_candidates
+from data.catalog.list_folders import ListFolders
 from data.datasets.probe_subsets import eval_candidates, eval_images
 from data.evaluation_loader import EvaluationLoader
 from data.inputs import eval_cubes, eval_inputs
-from downstream.classification import xray_splits
-from downstream.tasks import RunContext, Split, broken_samples, describe_run, weight_file
+from downstream.classification import candidate_splits, xray_splits
+from downstream.tasks import RunContext, Split, broken_samples, describe_run, load_weight, run_lists
 from engine.finetune import ForwardStep
 from engine.memory_format import memory_format
 from engine.parallel import parallelize
 from engine.precision import Precision
 from engine.recorder import Recorder
 from evaluation.epoch_probe import EpochProbe, require_labels
-from evaluation.features import PooledFeatures, gather_features
-from evaluation.predictions import predict
-from evaluation.probe_report import claim_output, run_probes
+from evaluation.features import PooledFeatures
+from evaluation.predictions import gather_predictions, predict
 from evaluation.probes import require_probes
+from evaluation.probes_report import claim_output, run_probes
 from evaluation.results import write_results
-from models.encoders import build_encoder
-from models.pretrained import load_into
+from models.encoders import PRETRAINED_CHANNELS, build_encoder
+from models.pretrained import Match
 from utils.devices import choose_devices
 from utils.distributed import init_process_group
 from utils.errors import UserError
@@ -48,108 +48,106 @@ class ProbeData(NamedTuple):
     make_inputs: Callable[[Any], tuple[Tensor, Tensor]]
 
 
-def xray_probe(options: Options) -> ProbeData:
+def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
     """14 findings of chest X-rays."""
-    parts = xray_splits(options, options.ratio)
-    # Fine-tuning trains on random boxes of whole images; a probe learns from what it is judged by, the centre.
-    train = eval_images(parts.train, options.global_size)
-    return ProbeData(train, parts.valid, parts.test, parts.test_source, CLASSES[options.n], eval_inputs)
+    splits = xray_splits(options, lists, options.ratio)
+    # Fine-tuning trains on random boxes of whole images; a probe learns from what it is scored on, the centre.
+    train = eval_images(splits.train, options.global_size)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, CLASSES[options.n], eval_inputs)
 
 
-def candidate_probe(options: Options) -> ProbeData:
+def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
     """Nodules of chest CT against false positives, of which training has at most ten to a nodule."""
-    parts = open_candidates(
-        root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed, cube=options.crop or CUBE
-    )
-    return ProbeData(eval_candidates(parts.train), parts.valid, parts.test, parts.test_source, ("nodule",), eval_cubes)
+    splits = candidate_splits(options, lists)
+    train = eval_candidates(splits.train)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, ("nodule",), eval_cubes)
 
 
-PROBED: dict[str, Callable[[Options], ProbeData]] = {
+PROBED: dict[str, Callable[[Options, ListFolders], ProbeData]] = {
     "chest": xray_probe,
     "chexpert": xray_probe,
     "luna": candidate_probe,
 }
 
 
-def build_frozen(options: Options, world: World) -> PooledFeatures:
-    """The encoder, from pre-trained or random weights, the latter those that fine-tuning from scratch starts from."""
+def build_frozen(options: Options, world: World) -> tuple[PooledFeatures, Match | None]:
+    """The encoder, and what of ``--weight`` it got: None where it is random, as fine-tuning from scratch starts."""
     torch.manual_seed(seed_of(options.seed, "weights"))
-    channels = 3 if options.d == 2 else 1
-    model = PooledFeatures(build_encoder(options.d, channels))
-    weights = weight_file(options)
-    model.match = None if weights is None else load_into(model.encoder, weights, channels)
-    if world.is_main:
-        print(f"--weight {options.weight}: {model.match or 'random'}", file=sys.stderr)
+    model = PooledFeatures(build_encoder(options.d, PRETRAINED_CHANNELS[options.d]))
+    match = load_weight(model.encoder, options, world)
     if options.compile:
         model.compile()
-    return model
+    return model, match
 
 
 def probe(options: Options, world: World) -> None:
-    """Labelled samples -> features of a frozen encoder -> two simple classifiers -> one look at the test part."""
+    """Labelled samples -> features of a frozen encoder -> two simple classifiers -> one look at the test split."""
     require_probes("--phase probe")
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     init_process_group(world, devices[0])
     output = Path(options.output)
     lock_output(output, world)
-    claim_output(output, writes=world.is_main)
+    claim_output(output, is_main=world.is_main)
 
-    data = PROBED[options.n](options)
-    parts: dict[str, Split] = {"train": data.train, "valid": data.valid, "test": data.test}
+    context = RunContext(options, world, devices[0], run_lists(options, world))
+    data = PROBED[options.n](options, context.lists)
+    splits: dict[str, Split] = {"train": data.train, "valid": data.valid, "test": data.test}
     if world.is_main:
         print(
             f"--ratio {options.ratio:g}: {len(data.train)} samples to learn from, {len(data.valid)} to choose the "
             f"regularisation, {len(data.test)} to test ({data.test_source})", file=sys.stderr
         )  # fmt: skip
     layout = memory_format(options.d, devices[0])
-    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
-    model = build_frozen(options, world).to(memory_format=layout)
+    precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
+    model, match = build_frozen(options, world)
+    model.to(memory_format=layout)  # type: ignore[call-overload]
     # Nothing is trained: every process has a copy of its own, and a share of the samples.
     module = parallelize(ForwardStep(model, precision, layout), devices, World())
-    place, features, broken = RunContext(options, world, devices[0]), {}, {}
-    for name, part in parts.items():
-        batches = place.every(part, max(1, options.b // world.size))
-        features[name] = gather_features(predict(module, batches, data.make_inputs, devices[0]), part=name)
+    features, broken = {}, {}
+    for title, split in splits.items():
+        batches = context.eval_batches(split, max(1, options.b // world.size))
+        own = predict(module, batches, data.make_inputs, devices[0])
+        features[title] = gather_predictions(own, split=title, name=split.name)
         broken.update(broken_samples(batches))
     if not world.is_main:
         return
     found = run_probes(
-        features, data.classes, {name: part.patients for name, part in parts.items()},
+        features, data.classes, {title: split.patients for title, split in splits.items()},
         neighbours=options.probe_neighbours, name=data.test.name, seed=options.seed, output=output,
     )  # fmt: skip
-    Recorder(output, about=describe_run(options, data, model, devices)).update_run(status="finished")
-    about = {"data_set": options.n, "weights": options.weight, "test_part": data.test_source, "broken_images": broken}
+    Recorder(output, about=describe_run(options, data, match, devices)).update_run(status="finished")
+    about = {"data_set": options.n, "weights": options.weight, "test_split": data.test_source, "broken_images": broken}
     write_results(output, {**about, **found})
 
 
-def prepare_epoch_probe(options: Options, device: torch.device) -> Callable[..., EpochProbe]:
+def prepare_epoch_probe(options: Options, lists: ListFolders, device: torch.device) -> Callable[..., EpochProbe]:
     """What makes the probe of pre-training of an encoder, its precision and its memory format.
 
-    It looks at the parts that fine-tuning trains on and chooses the epoch by, with ``--ratio 1`` those of the whole
-    list; never at the test part.
+    It uses the splits that fine-tuning trains on and chooses the epoch by, with ``--ratio 1`` those of the whole list;
+    never the test split.
 
     Raises:
         UserError: there are no labels, or scikit-learn is not installed.
     """
     require_probes("--probe_every")
     try:
-        parts = xray_splits(options, options.ratio if options.ratio < 1 else 0.0)
+        splits = xray_splits(options, lists, options.ratio if options.ratio < 1 else 0.0)
     except UserError as error:
         raise UserError(f"--probe_every: {error}") from None
-    judging = options.probe_images // 4
+    scored = options.probe_images // 4
     train, valid = (
-        eval_images(part, options.global_size, at_most=count, seed=options.seed)
-        for part, count in ((parts.train, options.probe_images - judging), (parts.valid, judging))
+        eval_images(split, options.global_size, at_most=count, seed=options.seed)
+        for split, count in ((splits.train, options.probe_images - scored), (splits.valid, scored))
     )
     require_labels(train.labels.numpy(), valid.labels.numpy())
     # Broken images are left out: how many there may be is for the run itself to say.
-    learning, judged = (
-        EvaluationLoader(part, batch_size=options.b, workers=options.workers, max_bad=1.0) for part in (train, valid)
+    train_batches, valid_batches = (
+        EvaluationLoader(split, batch_size=options.b, workers=options.workers, max_bad=1.0) for split in (train, valid)
     )
 
     def make(encoder: nn.Module, precision: Precision, layout: torch.memory_format) -> EpochProbe:
         return EpochProbe(
-            ForwardStep(PooledFeatures(encoder), precision, layout), train=learning, valid=judged,
+            ForwardStep(PooledFeatures(encoder), precision, layout), train=train_batches, valid=valid_batches,
             make_inputs=eval_inputs, device=device, classes=CLASSES[options.n], patients=valid.patients,
             neighbours=options.probe_neighbours, every=options.probe_every, epochs=options.epochs,
         )  # fmt: skip

@@ -9,51 +9,62 @@ from torch import nn
 from data.datasets.segmentation import CROPS, open_segmentation
 from data.inputs import FlippedCrops, as_input
 from data.mask_files import regions_to_mask, save_mask
-from downstream.tasks import Recipe, RunContext, Split, broken_samples, weight_file
-from evaluation.segmentation import CaseScore, Inference, OnCase, require_segmentation, segment
-from evaluation.segmentation import validation_numbers as segmentation_numbers
+from downstream.tasks import Recipe, RunContext, Split, broken_samples
+from evaluation.segmentation import (
+    CaseScore,
+    Inference,
+    OnCase,
+    require_scores,
+    require_segmentation,
+    segment,
+    validation_numbers,
+)
 from evaluation.segmentation_report import CaseRecorder, report_segmentation
 from losses.segmentation import dice_and_cross_entropy
 from models.segmentation import build_segmenter
 
 
-def segmentation_recipe(place: RunContext) -> Recipe:
+def segmentation_recipe(context: RunContext) -> Recipe:
     """Regions of images, one sigmoid output each."""
-    options, world, device = place
+    options, world, device, lists = context
     require_segmentation()
     flat = (options.global_size, options.global_size)
     crop = flat if options.d == 2 else options.crop or CROPS[options.n]
-    parts = open_segmentation(
-        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed, dim=options.d,
+    splits = open_segmentation(
+        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, dim=options.d,
         crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", longest=options.image_size,
-        cache=options.cache,
+        cache=options.cache, max_bad=options.max_bad,
     )  # fmt: skip
-    layout, output = parts.layout, Path(options.output)
+    layout, output = splits.layout, Path(options.output)
     regions = [region.name for region in layout.regions]
     inference = Inference(crop, as_input(options.d), layout.exclusive, device)
 
-    def scores_of(module: nn.Module, part: Split, look: OnCase | None) -> tuple[list[CaseScore], dict[str, str]]:
-        batches = place.every(part, 1)
-        return segment(module, batches, inference, look=look), broken_samples(batches)
+    def scores_of(
+        module: nn.Module, split: Split, title: str, on_case: OnCase | None = None
+    ) -> tuple[list[CaseScore], dict[str, str]]:
+        batches = context.eval_batches(split, 1)
+        scores = segment(module, batches, inference, on_case=on_case)
+        require_scores(scores, split=title, name=split.name)
+        return scores, broken_samples(batches)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return segmentation_numbers(scores_of(module, parts.valid, None)[0])
+        return validation_numbers(scores_of(module, splits.valid, "validation")[0])
 
     def keep_mask(index: int, chosen: Any) -> None:
-        save_mask(output / "masks", parts.test.cases[index], regions_to_mask(chosen, layout.regions))
+        save_mask(output / "masks", splits.test.cases[index], regions_to_mask(chosen, layout.regions))
 
     def test(module: nn.Module) -> dict[str, Any]:
-        look = CaseRecorder(keep_mask if options.save_masks else None)
-        scores, bad = scores_of(module, parts.test, look)
-        overlays = look.gathered(parts.test.name)
+        recorder = CaseRecorder(keep_mask if options.save_masks else None)
+        scores, broken = scores_of(module, splits.test, "test", recorder)
+        overlays = recorder.gathered(splits.test.name)
         if not world.is_main:
             return {}
-        return {"broken_images": bad, "hd95_unit": "mm" if options.d == 3 else "pixels"} | report_segmentation(
-            scores, overlays, regions, parts.test.patients, name=parts.test.name, seed=options.seed, output=output
+        return {"broken_images": broken, "hd95_unit": "mm" if options.d == 3 else "pixels"} | report_segmentation(
+            scores, overlays, regions, splits.test.patients, name=splits.test.name, seed=options.seed, output=output
         )
 
     build = partial(
-        build_segmenter, dim=options.d, regions=len(regions), weights=weight_file(options), skips=options.skips,
+        build_segmenter, dim=options.d, regions=len(regions), skips=options.skips,
         in_channels=3 if options.d == 2 else layout.channels, norm=options.norm or layout.norm,
     )  # fmt: skip
-    return Recipe(parts, build, FlippedCrops(options.d), dice_and_cross_entropy, validate, test)
+    return Recipe(splits, build, FlippedCrops(options.d), dice_and_cross_entropy, validate, test)

@@ -1,62 +1,44 @@
-"""How a classifier is judged: by loss and AUROC after every epoch, and on the test part with all that it leaves."""
+"""How good a classifier is on the validation split: its loss, which chooses the epoch, and its AUROC."""
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from evaluation.metrics import auroc
 from evaluation.predictions import Predictions
-from evaluation.results import PREDICTIONS, ROC, describe_auroc, draw_roc, write_predictions
+from utils.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits, labels) to a scalar."""
+
+
+def loss_of(predictions: Predictions, loss: Loss) -> float | None:
+    """The loss over a split; None where it has no label, since a loss of nothing would be 0."""
+    labels = torch.from_numpy(predictions.labels)
+    return None if labels.isnan().all() else loss(torch.from_numpy(predictions.values), labels).item()
 
 
 def validation_numbers(
-    said: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss
+    predictions: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss
 ) -> dict[str, float]:
-    """The loss, which chooses the epoch, and the mean AUROC where there is one.
+    """The loss, and the mean AUROC where there is one.
 
     Args:
-        said: what the network says of the validation part.
+        predictions: logits for the validation split.
         classes: K names.
-        patients: of all its samples.
+        patients: patient ID of each of its samples.
         loss: (logits, labels) to a scalar.
+
+    Raises:
+        UserError: no label is known.
     """
-    numbers = {"valid_loss": loss(torch.from_numpy(said.values), torch.from_numpy(said.labels)).item()}
-    shown = [patients[i] for i in said.indices]
-    found = auroc(said.values, said.labels, classes, patients=shown, seed=0, replicates=0)
-    return numbers | ({"valid_auroc": found.mean.value} if found.mean else {})
-
-
-def report_test(
-    said: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss, *, name: Callable[[int], str],
-    seed: int, output: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """Write predictions and ROC curves, and say what ``results.json`` does.
-
-    Args:
-        said, classes, patients, loss: as in :func:`validation_numbers`, of the test part.
-        name: of a sample.
-        seed: of the bootstrap.
-        output: the run's folder.
-    """
-    logits, labels = torch.from_numpy(said.values), said.labels
-    scores = logits.sigmoid().numpy()
-    shown = [patients[i] for i in said.indices]
-    found = auroc(scores, labels, classes, patients=shown, seed=seed)
-    write_predictions(output / PREDICTIONS, [name(i) for i in said.indices], scores, labels, classes)
-    draw_roc(output / ROC, scores, labels, classes, found)
-    for missing, lack in found.missing.items():
-        print(f"{missing}: {lack} in the test part, no AUROC", file=sys.stderr)
-    if found.mean:
-        print(f"test: mean AUROC {found.mean}", file=sys.stderr)
-    return {
-        "test_images": len(said.indices),
-        "test_patients": len(set(shown)),
-        "test_loss": loss(logits, torch.from_numpy(labels)).item(),
-        **describe_auroc(found, labels, classes),
-    }
+    found = loss_of(predictions, loss)
+    if found is None:
+        raise UserError(
+            f"expected labels in the validation split, {len(predictions.indices)} samples have none; check the "
+            "table of labels, or give a smaller --ratio"
+        )
+    patient_ids = [patients[i] for i in predictions.indices]
+    mean = auroc(predictions.values, predictions.labels, classes, patients=patient_ids, seed=0, replicates=0).mean
+    return {"valid_loss": found} | ({"valid_auroc": mean.value} if mean else {})

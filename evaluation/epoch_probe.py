@@ -13,15 +13,15 @@ from evaluation.predictions import Predictions, predict
 from evaluation.probes import LinearProbe, knn_scores, missing_classes, probe_auroc
 from utils.errors import UserError
 
-# One of STRENGTHS, the same in every epoch: chosen anew each time, it would be chosen by what it is judged by.
+# One of STRENGTHS, the same in every epoch: chosen anew each time, it would be chosen on what it is scored on.
 STRENGTH = 1e-2
 
 
 def require_labels(train: np.ndarray, valid: np.ndarray) -> None:
-    """Some class must be there to be learnt and judged.
+    """Some class must be there to be learnt and scored.
 
     Args:
-        train, valid: N K and M K, labels of both parts.
+        train, valid: N K and M K, labels of both splits.
 
     Raises:
         UserError: none is.
@@ -29,22 +29,22 @@ def require_labels(train: np.ndarray, valid: np.ndarray) -> None:
     if all(missing_class(a) or missing_class(b) for a, b in zip(train.T, valid.T, strict=True)):
         raise UserError(
             f"--probe_every: expected a class with positives and negatives both among {len(train)} images to learn "
-            f"from and {len(valid)} to be judged by, there is none; give a larger --probe_images"
+            f"from and {len(valid)} to be scored on, there is none; give a larger --probe_images"
         )
 
 
 class EpochProbe:
-    """Mean AUROC of both probes after every few epochs and the last; pre-training goes on as if nobody had looked.
+    """Mean AUROC of both probes after every few epochs and the last; pre-training goes on as it would without.
 
     For one process alone: nothing here waits for another.
 
     Args:
         module: maps inputs, B C *S, to features, B F; shares the encoder that is trained.
-        train, valid: batches to learn from and to be judged by, as often as asked: (indices of samples, raw batch).
+        train, valid: batches to learn from and to be scored on, as often as asked: (indices of samples, raw batch).
         make_inputs: raw batch on the device to (inputs, labels).
         device: where the module is.
         classes: K names.
-        patients: of all samples of ``valid``.
+        patients: patient ID of each sample of ``valid``.
         neighbours: of kNN.
         every, epochs: how often, and the last epoch.
     """
@@ -60,7 +60,7 @@ class EpochProbe:
         self.every, self.epochs = every, epochs
 
     def __call__(self, epoch: int) -> dict[str, float]:
-        """``probe/knn_auroc`` and ``probe/linear_auroc`` of an epoch that is due; what cannot be told is left out."""
+        """``probe/knn_auroc`` and ``probe/linear_auroc`` of an epoch that is due; what has no number is left out."""
         if epoch % self.every and epoch != self.epochs:
             return {}
         train, valid = (

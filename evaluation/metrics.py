@@ -84,18 +84,18 @@ def draw_patients(patients: Sequence[str], *, seed: int, replicates: int) -> tup
     too narrow.
 
     Args:
-        patients: N, whom each image shows.
+        patients: N, patient ID of each image.
         seed: of the resamples.
         replicates: how many, R.
 
     Returns:
-        How often each resample drew each of the P patients, R P, and which of them each image shows, N.
+        How often each resample drew each of the P patients, R P, and which of them each image is of, N.
     """
-    people, of_person = np.unique(np.asarray(patients), return_inverse=True)
+    unique, of_patient = np.unique(np.asarray(patients), return_inverse=True)
     rng = numpy_generator(seed, "bootstrap")
-    share = np.full(len(people), 1 / max(len(people), 1))
-    draws = rng.multinomial(len(people), share, size=replicates) if len(people) else np.zeros((0, 0), dtype=int)
-    return draws, of_person
+    share = np.full(len(unique), 1 / max(len(unique), 1))
+    draws = rng.multinomial(len(unique), share, size=replicates) if len(unique) else np.zeros((0, 0), dtype=int)
+    return draws, of_patient
 
 
 def means_of(
@@ -105,7 +105,7 @@ def means_of(
 
     Args:
         values: N K, NaN where there is none.
-        patients: N, whom each row shows.
+        patients: N, patient ID of each row.
         seed: of the resamples, which draw patients.
         replicates: how many resamples.
 
@@ -113,8 +113,8 @@ def means_of(
         One a column, None for one without a known value; and the mean, None where no column has one.
     """
     known = np.isfinite(values)
-    draws, of_person = draw_patients(patients, seed=seed, replicates=replicates)
-    weights = draws[:, of_person]
+    draws, of_patient = draw_patients(patients, seed=seed, replicates=replicates)
+    weights = draws[:, of_patient]
     with np.errstate(invalid="ignore"):  # NaN where a resample drew no known value
         table = (weights @ np.where(known, values, 0.0)) / (weights @ known.astype(float))
     each = [
@@ -136,15 +136,15 @@ def auroc(
 
     Args:
         scores: N K.
-        labels: N K of 0, 1 and, where nobody knows, NaN.
+        labels: N K of 0, 1 and, where unlabelled, NaN.
         names: K, of the classes.
-        patients: N, whom each image shows.
+        patients: N, patient ID of each image.
         seed: of the resamples.
         replicates: how many resamples; 0 for none, and no intervals.
     """
     metrics = import_optional("sklearn.metrics", "AUROC")
     missing = {name: lack for name, column in zip(names, labels.T, strict=True) if (lack := missing_class(column))}
-    draws, of_person = draw_patients(patients, seed=seed, replicates=replicates)
+    draws, of_patient = draw_patients(patients, seed=seed, replicates=replicates)
     values, resampled = {}, {}
     for k, name in enumerate(names):
         if name in missing:
@@ -152,8 +152,8 @@ def auroc(
         known = np.flatnonzero(~np.isnan(labels[:, k]))
         values[name] = float(metrics.roc_auc_score(labels[known, k], scores[known, k]))
         order = known[np.argsort(scores[known, k], kind="stable")]
-        ordered, positive, person = scores[order, k], labels[order, k] == 1, of_person[order]
-        resampled[name] = np.array([weighted_auroc(ordered, positive, draw[person]) for draw in draws])
+        ordered, positive, patient = scores[order, k], labels[order, k] == 1, of_patient[order]
+        resampled[name] = np.array([weighted_auroc(ordered, positive, draw[patient]) for draw in draws])
     if not values:
         return Auroc({}, None, missing)
     per_class = {name: Estimate.of(value, resampled[name]) for name, value in values.items()}

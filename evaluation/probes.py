@@ -14,7 +14,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Tight enough that a fit which starts from another strength's weights ends where one from zero does: with
 # scikit-learn's own tolerance, a weaker regularisation would find these weights good enough and leave them.
 TOLERANCE, MAX_ITERATIONS = 1e-6, 1000
-NEEDED = ("sklearn.linear_model", "sklearn.neighbors", "sklearn.preprocessing", "sklearn.metrics")
+PACKAGES = ("sklearn.linear_model", "sklearn.neighbors", "sklearn.preprocessing", "sklearn.metrics")
 
 
 def require_probes(purpose: str) -> None:
@@ -23,31 +23,29 @@ def require_probes(purpose: str) -> None:
     Raises:
         UserError: scikit-learn is not installed.
     """
-    for package in NEEDED:
+    for package in PACKAGES:
         import_optional(package, purpose)
 
 
 def missing_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
     """The classes of which training labels, N K, hold one kind only, and what they lack: nothing can be learnt."""
     return {
-        name: f"{lack} in the training part"
+        name: f"{lack} in the training split"
         for name, column in zip(classes, labels.T, strict=True)
         if (lack := missing_class(column))
     }
 
 
 def knn_scores(train: Predictions, values: np.ndarray, *, neighbours: int) -> np.ndarray:
-    """The share of positives among the training samples at the smallest angle, N K; every class has its known ones.
+    """The share of positives among the training samples at the smallest angle, N K, for each class the labelled ones.
 
     Args:
         train: what neighbours are sought in.
         values: N F.
         neighbours: how many count; all, where there are fewer.
     """
-    search, unit = (
-        import_optional("sklearn.neighbors", "kNN"),
-        import_optional("sklearn.preprocessing", "kNN").normalize,
-    )
+    search = import_optional("sklearn.neighbors", "kNN")
+    unit = import_optional("sklearn.preprocessing", "kNN").normalize
     scores = np.zeros((len(values), train.labels.shape[1]))
     # One search for all classes whose labels are known of the same samples, mostly all.
     masks, group = np.unique(~np.isnan(train.labels), axis=1, return_inverse=True)
@@ -62,7 +60,7 @@ def knn_scores(train: Predictions, values: np.ndarray, *, neighbours: int) -> np
 
 
 class LinearProbe:
-    """A logistic regression for every class, on standardised features; labels that nobody knows are left out.
+    """A logistic regression for every class, on standardised features; unlabelled samples are left out.
 
     Args:
         train: what it learns from.
@@ -101,23 +99,23 @@ class LinearProbe:
 
 
 def probe_auroc(
-    scores: np.ndarray, part: Predictions, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str], *,
-    seed: int = 0, replicates: int = 0,
+    scores: np.ndarray, features: Predictions, classes: Sequence[str], patients: Sequence[str],
+    missing: dict[str, str], *, seed: int = 0, replicates: int = 0,
 ) -> Auroc:  # fmt: skip
     """AUROC of the classes that could be learnt.
 
     Args:
         scores: N K.
-        part: what they were given for.
+        features: what they were given for.
         classes: K names.
-        patients: of all samples of the part.
+        patients: patient ID of each sample of their split.
         missing: the classes that could not be learnt, and why.
         seed, replicates: of the bootstrap; without replicates there are no intervals.
     """
     kept = [k for k, name in enumerate(classes) if name not in missing]
     found = auroc(
-        scores[:, kept], part.labels[:, kept], [classes[k] for k in kept],
-        patients=[patients[i] for i in part.indices], seed=seed, replicates=replicates,
+        scores[:, kept], features.labels[:, kept], [classes[k] for k in kept],
+        patients=[patients[i] for i in features.indices], seed=seed, replicates=replicates,
     )  # fmt: skip
     return found._replace(missing=missing | found.missing)
 
@@ -125,7 +123,7 @@ def probe_auroc(
 def choose_strength(
     probe: LinearProbe, valid: Predictions, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str]
 ) -> tuple[float, dict[str, float | None]]:
-    """Try every strength, and leave the probe fitted with the one of the highest mean AUROC on the validation part.
+    """Try every strength, and leave the probe fitted with the one of the highest mean AUROC on the validation split.
 
     Among equals, and where no class has an AUROC there, it is the strongest.
 

@@ -1,14 +1,15 @@
-"""What a segmentation network says of whole images, in windows, and how far that is from the truth."""
+"""Segmentation of whole images, in windows, and how far the result is from the truth."""
 
+import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluation.predictions import evaluating
+from evaluation.predictions import evaluating, require_finite
 from losses.segmentation import dice_and_cross_entropy
 from utils.distributed import gather, unwrapped
 from utils.optional import import_optional
@@ -130,45 +131,73 @@ def distance_of(chosen: Tensor, truth: Tensor, spacing: Tensor) -> list[float]:
 
 
 OnCase = Callable[[int, WholeCase, Tensor], None]
-"""Shown every case's index, the case, and the regions chosen on the truth's grid, bool K *N."""
+"""Given every case's index, the case, and the regions chosen on the truth's grid, bool K *N."""
 
 
 @torch.no_grad()
 def segment(
-    module: nn.Module, cases: Iterable[tuple[list[int], WholeCase]], inference: Inference, *, look: OnCase | None = None
-) -> list[CaseScore]:
+    module: nn.Module, cases: Iterable[tuple[list[int], WholeCase]], inference: Inference, *,
+    on_case: OnCase | None = None,
+) -> list[CaseScore]:  # fmt: skip
     """Segment every case of every process, the network in evaluation mode; every process must call it.
 
     Args:
         module: a :class:`engine.finetune.ForwardStep`, maybe replicated or distributed.
         cases: of this process: (its index, the case on the CPU).
         inference: how.
-        look: given, cases are held against the truth as it came, distances are measured, and it is shown all of them;
-            else against the truth on the network's grid, which is quicker.
+        on_case: given, cases are compared with the truth as it came, distances are measured, and it is called with all
+            of them; else they are compared with the truth on the network's grid, which is quicker.
 
     Returns:
         Scores by index.
     """
-    module, scores = unwrapped(module), []
+    module = unwrapped(module)
     with evaluating(module):
-        for (index,), case in cases:
-            logits = window_logits(module, case.image, inference)
-            loss = dice_and_cross_entropy(logits.unsqueeze(0), case.mask.unsqueeze(0)).item()
-            probabilities, truth, distance = logits.sigmoid_(), case.mask.bool(), [float("nan")] * len(logits)
-            if look is not None:
-                truth = case.truth.bool()
-                probabilities = on_grid(probabilities, case.offset, case.step, truth.shape[1:])
-            chosen = choose(probabilities, exclusive=inference.exclusive)
-            if look is not None:
-                distance = distance_of(chosen, truth, case.spacing)
-                look(index, case, chosen)
-            voxels = [x.flatten(1).sum(dim=1).tolist() for x in (truth, chosen)]
-            scores.append(CaseScore(index, loss, dice_of(chosen, truth), distance, *voxels))
-    return sorted(score for part in gather(scores) for score in part)
+        scores = [score_case(module, index, case, inference, on_case) for (index,), case in cases]
+    return sorted(score for found in gather(scores) for score in found)
+
+
+def score_case(
+    network: nn.Module, index: int, case: WholeCase, inference: Inference, on_case: OnCase | None
+) -> CaseScore:
+    """One case; without finite outputs its loss is NaN, and so are its scores."""
+    logits = window_logits(network, case.image, inference)
+    unknown = [float("nan")] * len(logits)
+    if not logits.isfinite().all():
+        return CaseScore(index, float("nan"), unknown, unknown, [0] * len(logits), [0] * len(logits))
+    loss = dice_and_cross_entropy(logits.unsqueeze(0), case.mask.unsqueeze(0)).item()
+    probabilities, truth, distance = logits.sigmoid_(), case.mask.bool(), unknown
+    if on_case is not None:
+        truth = case.truth.bool()
+        probabilities = on_grid(probabilities, case.offset, case.step, truth.shape[1:])
+    chosen = choose(probabilities, exclusive=inference.exclusive)
+    if on_case is not None:
+        distance = distance_of(chosen, truth, case.spacing)
+        on_case(index, case, chosen)
+    voxels = [x.flatten(1).sum(dim=1).tolist() for x in (truth, chosen)]
+    return CaseScore(index, loss, dice_of(chosen, truth), distance, *voxels)
 
 
 def validation_numbers(scores: list[CaseScore]) -> dict[str, float]:
     """The mean loss, which chooses the epoch, and the mean Dice of all regions that are there."""
-    numbers = {"valid_loss": float(np.mean([score.loss for score in scores])) if scores else float("inf")}
     known = [dice for score in scores for dice in score.dice if np.isfinite(dice)]
-    return numbers | ({"valid_dice": float(np.mean(known))} if known else {})
+    return {"valid_loss": mean_loss(scores)} | ({"valid_dice": float(np.mean(known))} if known else {})
+
+
+def mean_loss(scores: Sequence[CaseScore]) -> float:
+    """Over one case or more."""
+    return float(np.mean([score.loss for score in scores]))
+
+
+def require_scores(scores: Sequence[CaseScore], *, split: str, name: Callable[[int], str]) -> None:
+    """No number can be told from outputs that are not finite.
+
+    Args:
+        scores: of a split.
+        split: which one, for the error.
+        name: of a case.
+
+    Raises:
+        UserError: some case has none that are, or there is no case.
+    """
+    require_finite([name(score.case) for score in scores], [math.isfinite(score.loss) for score in scores], split=split)

@@ -1,4 +1,4 @@
-"""The one look at a segmentation's test part: scores, pictures of slices and, where asked for, the masks."""
+"""What the one look at a segmentation's test split leaves: scores, pictures of slices and, where asked for, masks."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.results import OVERLAYS, PREDICTIONS, Overlay, describe_segmentation, draw_overlays, write_case_scores
-from evaluation.segmentation import CaseScore
+from evaluation.metrics import means_of
+from evaluation.pictures import Overlay, draw_overlays
+from evaluation.results import OVERLAYS, PREDICTIONS, write_case_scores
+from evaluation.segmentation import CaseScore, mean_loss
 from utils.distributed import gather
 from utils.records import WholeCase
 
-# Rows of overlays.png, the first cases of the test part.
+# Rows of overlays.png, the first cases of the test split.
 PICTURES = 6
 
 SaveMask = Callable[[int, np.ndarray], None]
@@ -40,7 +42,7 @@ class CaseRecorder:
 
     def gathered(self, name: Callable[[int], str]) -> list[Overlay]:
         """Of all processes, in the cases' order; every process must call it."""
-        everything = {index: parts for found in gather(self.overlays) for index, parts in found.items()}
+        everything = {index: planes for found in gather(self.overlays) for index, planes in found.items()}
         return [Overlay(name(index), *everything[index]) for index in sorted(everything)]
 
 
@@ -72,23 +74,48 @@ def _nearest(case: WholeCase, z: int | None) -> Tensor:
     return image[..., min(depth, image.shape[2] - 1)]
 
 
+def describe_segmentation(
+    scores: Sequence[CaseScore], regions: Sequence[str], *, patients: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Dice and distance of every region with their intervals over patients, and how empty regions were counted.
+
+    Dice is 0 where only the truth or only the prediction has the region, and left out of the mean where neither has.
+    The distance is left out of the mean where either has none.
+    """
+    dice, distance = (np.array([getattr(s, name) for s in scores]) for name in ("dice", "distance"))
+    truth, predicted = (np.array([getattr(s, name) for s in scores]) > 0 for name in ("truth", "predicted"))
+    found: dict[str, Any] = {}
+    for name, values in (("dice", dice), ("hd95", distance)):
+        each, mean = means_of(values, patients, seed=seed)
+        found[f"mean_{name}"] = mean._asdict() if mean else None
+        found[name] = {
+            region: {**(value._asdict() if value else {"value": None}), "cases": int(np.isfinite(column).sum())}
+            for region, value, column in zip(regions, each, values.T, strict=True)
+        }
+    found["empty_regions"] = {
+        region: {"in_both": int((~t & ~p).sum()), "missed": int((t & ~p).sum()), "invented": int((~t & p).sum())}
+        for region, t, p in zip(regions, truth.T, predicted.T, strict=True)
+    }
+    return found
+
+
 def report_segmentation(
     scores: Sequence[CaseScore], overlays: Sequence[Overlay], regions: Sequence[str], patients: Sequence[str], *,
     name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write scores and pictures, and say what ``results.json`` does.
+    """Write scores and pictures; returns what ``results.json`` holds of them.
 
     Args:
         scores: of the test cases.
         overlays: of some.
         regions: K names.
-        patients: of all test cases.
+        patients: patient ID of each test case.
         name: of a case.
         seed: of the bootstrap.
         output: the run's folder.
     """
-    shown = [patients[score.case] for score in scores]
-    found = describe_segmentation(scores, regions, patients=shown, seed=seed)
+    patient_ids = [patients[score.case] for score in scores]
+    found = describe_segmentation(scores, regions, patients=patient_ids, seed=seed)
     write_case_scores(output / PREDICTIONS, [name(score.case) for score in scores], scores, regions)
     if overlays:
         draw_overlays(output / OVERLAYS, overlays, regions)
@@ -103,7 +130,7 @@ def report_segmentation(
         print(f"test: Dice of {region} " + ("none" if value is None else f"{value:.4f}"), file=sys.stderr)
     return {
         "test_images": len(scores),
-        "test_patients": len(set(shown)),
-        "test_loss": float(np.mean([score.loss for score in scores])) if scores else None,
+        "test_patients": len(set(patient_ids)),
+        "test_loss": mean_loss(scores),
         **found,
     }

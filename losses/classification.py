@@ -10,7 +10,7 @@ def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: B K, before the sigmoid.
-        labels: B K, 0 or 1, NaN where nobody knows.
+        labels: B K, 0 or 1, NaN where unlabelled.
     """
     known = ~labels.isnan()
     each = F.binary_cross_entropy_with_logits(logits, torch.where(known, labels, 0.0), reduction="none")

@@ -52,7 +52,7 @@ def pcrlv2_loss(
         view1: output of the first global view, with restorations.
         view2: output of the second global view; its restorations are not used.
         local: output of all local views as one batch of V·B samples, all of local view 0 first.
-        target: what the restorations of view 1 are held against, B C *S.
+        target: what the restorations of view 1 are compared with, B C *S.
         stages: 1 + 2V stages from :func:`draw_stages`.
         beta: weight of the intermediate restoration, ``utils.schedules.restoration_weight``.
 

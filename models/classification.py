@@ -1,16 +1,14 @@
-"""Networks of downstream tasks: a pre-trained encoder, and what a task puts on it."""
+"""Classification: a pre-trained encoder with an average pool and one linear layer."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from models.encoders import build_encoder
-from models.pretrained import Match, load_into
+from models.encoders import FEATURES, PRETRAINED_CHANNELS, build_encoder
+from models.pretrained import load_weights
 
-# As published.
-DROPOUT = 0.2
-FEATURES = 512
+DROPOUT = 0.2  # as published
 
 
 class Classifier(nn.Module):
@@ -22,9 +20,6 @@ class Classifier(nn.Module):
         encoder: maps B C *S to the list of its stages' features, of which the last has 512 channels.
         classes: K.
     """
-
-    match: Match | None = None
-    """How many of the encoder's entries the weights had; None from scratch."""
 
     def __init__(self, encoder: nn.Module, classes: int) -> None:
         super().__init__()
@@ -50,11 +45,11 @@ def build_classifier(
 
     Raises:
         UsageError: ``dim`` is neither 2 nor 3, or ``in_channels`` is below 1.
-        UserError: the file cannot be read, or nothing in it fits.
+        UserError: the file cannot be read, or is of another network.
     """
-    channels = in_channels or {2: 3}.get(dim, 1)
-    encoder = build_encoder(dim, channels)
-    model = Classifier(encoder, classes)
+    channels = PRETRAINED_CHANNELS.get(dim, 1) if in_channels is None else in_channels
+    model = Classifier(build_encoder(dim, channels), classes)
     torch.nn.init.zeros_(model.head.bias)
-    model.match = None if weights is None else load_into(encoder, weights, channels)
+    if weights is not None:
+        load_weights(model.encoder, weights)
     return model

@@ -12,6 +12,13 @@ from utils.errors import UsageError, UserError
 # The first convolution of the 3D and of the 2D encoder; torchvision and timm call theirs as the latter.
 FIRST_CONVS = ("down_tr64.ops.0.conv1.weight", "conv1.weight")
 
+# Of the 3D encoder, that of pre-training first.
+NORMS = ("bn", "gn", "in")
+# Channels of the input that pre-training shows, by dimensions.
+PRETRAINED_CHANNELS = {2: 3, 3: 1}
+# Channels of the last stage of both.
+FEATURES = 512
+
 
 @overload
 def adapt_input(source: nn.Module, in_channels: int) -> nn.Module: ...
@@ -43,7 +50,7 @@ def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> n
     """
     if in_channels < 1:
         raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")
-    name = _first_conv(source.state_dict() if isinstance(source, nn.Module) else source)
+    name = first_conv_name(source.state_dict() if isinstance(source, nn.Module) else source)
     if not isinstance(source, nn.Module):
         return {**source, name: _spread(source[name], in_channels)}
     conv = source.get_submodule(name.removesuffix(".weight"))
@@ -54,7 +61,12 @@ def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> n
     return source
 
 
-def _first_conv(entries: Mapping[str, Any]) -> str:
+def first_conv_name(entries: Mapping[str, Any]) -> str:
+    """The entry that meets the input.
+
+    Raises:
+        UserError: there is none of an encoder of ours.
+    """
     for name in FIRST_CONVS:
         if name in entries:
             return name
@@ -69,17 +81,24 @@ def _spread(weight: Tensor, in_channels: int) -> Tensor:
     return (summed / in_channels).repeat_interleave(in_channels, dim=1)
 
 
-def build_encoder(dim: int, in_channels: int) -> nn.Module:
-    """An encoder with random weights: ResNet18 of segmentation-models-pytorch (``dim`` 2), or :class:`Encoder3d` (3).
+def build_encoder(dim: int, in_channels: int, norm: str = "bn") -> nn.Module:
+    """An encoder with random weights; maps B C *S to the list of its stages' features, shallowest first.
+
+    Args:
+        dim: 2 for the ResNet18 of segmentation-models-pytorch, whose list begins with the input itself; 3 for
+            :class:`Encoder3d`.
+        in_channels: C.
+        norm: in 3D ``'bn'`` as pre-trained, ``'gn'`` or ``'in'``; in 2D ``'bn'``.
 
     Raises:
-        UsageError: ``dim`` is neither.
+        UsageError: ``dim`` is neither, ``in_channels`` is below 1, or it has no such ``norm``.
     """
-    if dim == 2:
-        encoder = build_unet(classes=1, encoder_weights=None).encoder
-        # Which also tells a decoder built on it how many channels its first feature has, the input itself.
-        encoder.set_in_channels(in_channels, pretrained=False)
-        return encoder
+    if in_channels < 1:
+        raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")
+    if dim == 2 and norm == "bn":
+        return build_unet(classes=1, encoder_weights=None, in_channels=in_channels).encoder
     if dim == 3:
-        return Encoder3d(in_channels=in_channels)
+        return Encoder3d(in_channels=in_channels, norm=norm)
+    if dim == 2:
+        raise UsageError(f"norm: expected 'bn' in 2D, got {norm!r}")
     raise UsageError(f"dim: expected 2 or 3, got {dim}")

@@ -52,14 +52,20 @@ class Decoder(nn.Module):
         initialize_decoder(self)
 
 
-def build_unet(*, classes: int, encoder_weights: str | None, **kwargs: object) -> smp.Unet:
+def build_unet(*, classes: int, encoder_weights: str | None, in_channels: int = 3, **kwargs: object) -> smp.Unet:
     """The U-Net of segmentation-models-pytorch with a ResNet18 encoder.
+
+    Args:
+        classes: channels of the output.
+        encoder_weights: ``'imagenet'`` (fetched once from a hub) or None for random weights.
+        in_channels: of the input.
+        kwargs: other arguments of its class.
 
     Raises:
         UserError: ``encoder_weights`` are asked for and the hub that holds them cannot be reached.
     """
     try:
-        return smp.Unet("resnet18", in_channels=3, classes=classes, encoder_weights=encoder_weights, **kwargs)
+        return smp.Unet("resnet18", in_channels=in_channels, classes=classes, encoder_weights=encoder_weights, **kwargs)
     except Exception as error:
         if encoder_weights is None:
             raise

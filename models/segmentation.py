@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.encoders import build_encoder
+from models.encoders import FEATURES, build_encoder
 from models.pcrlv2_model import DECODER_CHANNELS, build_unet
-from models.pcrlv2_model_3d import Encoder3d, LUConv
-from models.pretrained import Match, load_into
+from models.pcrlv2_model_3d import LUConv
+from models.pretrained import load_weights
 from utils.errors import UsageError
 
 # Of the 3D encoder's stages, deepest first.
@@ -62,22 +62,18 @@ class Upward3d(nn.Module):
 class Segmenter(nn.Module):
     """An encoder and a decoder; B C *S to logits B K *S, each of S a multiple of :attr:`multiple`."""
 
-    match: Match | None = None
-    """How many of the encoder's entries the weights had; None from scratch."""
     multiple: int
     encoder: nn.Module
 
 
 class Unet2d(Segmenter):
-    """The U-Net of segmentation-models-pytorch with its ResNet18 encoder, 3 channels in."""
+    """The U-Net of segmentation-models-pytorch with its ResNet18 encoder."""
 
     multiple = 32
 
     def __init__(self, regions: int, in_channels: int) -> None:
         super().__init__()
-        unet = build_unet(classes=regions, encoder_weights=None)
-        if in_channels != 3:
-            unet.encoder.set_in_channels(in_channels, pretrained=False)
+        unet = build_unet(classes=regions, encoder_weights=None, in_channels=in_channels)
         self.encoder, self.decoder, self.head = unet.encoder, unet.decoder, unet.segmentation_head
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +88,7 @@ class PlainNet2d(Segmenter):
     def __init__(self, regions: int, in_channels: int) -> None:
         super().__init__()
         self.encoder = build_encoder(2, in_channels)
-        widths = (WIDTHS_3D[0], *DECODER_CHANNELS)
+        widths = (FEATURES, *DECODER_CHANNELS)
         self.decoder = nn.Sequential(*(Upward2d(a, b) for a, b in zip(widths, DECODER_CHANNELS, strict=False)))
         self.head = nn.Conv2d(DECODER_CHANNELS[-1], regions, kernel_size=1)
 
@@ -107,7 +103,7 @@ class Unet3d(Segmenter):
 
     def __init__(self, regions: int, in_channels: int, *, norm: str, skips: bool) -> None:
         super().__init__()
-        self.encoder = Encoder3d(norm=norm, in_channels=in_channels)
+        self.encoder = build_encoder(3, in_channels, norm)
         self.decoder = nn.ModuleList(
             Upward3d(a, b, skip_channels=b if skips else 0, norm=norm) for a, b in pairwise(WIDTHS_3D)
         )
@@ -135,11 +131,11 @@ def build_segmenter(
         weights: the file, or None for random weights from torch's global generator.
         skips: whether the decoder sees the encoder's shallower features.
         norm: 3D: ``'bn'`` as pre-trained, ``'gn'`` (8 groups) as published for BraTS, or ``'in'``. Weights of a
-            BatchNorm go into either of the others, without its running statistics.
+            BatchNorm go into either of the others, without its running statistics; not the other way round.
 
     Raises:
         UsageError: ``dim`` is neither 2 nor 3, ``norm`` none of these, or other than ``'bn'`` in 2D.
-        UserError: the file cannot be read, or nothing in it fits.
+        UserError: the file cannot be read, or is of another network.
     """
     model: Segmenter
     if dim == 3:
@@ -149,5 +145,5 @@ def build_segmenter(
     else:
         model = Unet2d(regions, in_channels) if skips else PlainNet2d(regions, in_channels)
     if weights is not None:
-        model.match = load_into(model.encoder, weights, in_channels)
+        load_weights(model.encoder, weights)
     return model

@@ -1,20 +1,46 @@
-"""Packages that only some commands need."""
+"""Packages that only some commands need: what is required ends the run in one line, a picture is left out in one."""
 
 import importlib
+import sys
 from typing import Any
 
 from utils.errors import UserError
 
 
 def import_optional(package: str, purpose: str) -> Any:
-    """An optional package.
+    """A package that there is no going on without.
+
+    Args:
+        package: the module, such as ``sklearn.metrics``.
+        purpose: the option or the task that needs it.
 
     Raises:
         UserError: it is not installed.
     """
+    module = _imported(package)
+    if module is None:
+        raise UserError(
+            f"{purpose} needs the package {package}, which is not installed: pip install -r requirements-downstream.txt"
+        )
+    return module
+
+
+def import_for_picture(package: str, picture: str) -> Any | None:
+    """A package for drawing; None, and a line on stderr, where it is not installed.
+
+    Args:
+        package: the module, such as ``matplotlib.figure``.
+        picture: the name of the file that is not drawn without it.
+    """
+    module = _imported(package)
+    if module is None:
+        name = package.partition(".")[0]
+        print(f"{picture} is left out: {name} is not installed (pip install {name})", file=sys.stderr)
+    return module
+
+
+def _imported(package: str) -> Any | None:
     try:
         return importlib.import_module(package)
     except ImportError:
-        raise UserError(
-            f"{purpose} needs the package {package}, which is not installed: pip install -r requirements-downstream.txt"
-        ) from None
+        return None

@@ -10,7 +10,7 @@ from benchmarks.transfer.phantoms import REGIONS
 from data.views2d import normalize
 from engine.precision import Precision, at_least_float32
 from models.pcrlv2_model import build_unet
-from models.pretrained import load_matching, read_weights
+from models.pretrained import load_weights
 from utils.seeding import seed_of
 
 # A light decoder: the encoder is what is compared.
@@ -63,7 +63,7 @@ def build_network(task: str, encoder: Path | None, images: Tensor, *seed: int | 
     torch.manual_seed(seed_of("transfer", *seed))
     network = Network(task, precision).to(images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if encoder is not None:
-        load_matching(network.encoder, read_weights(encoder), source=encoder)
+        load_weights(network.encoder, encoder)
     calibrate(network, images)
     return network
 

@@ -49,7 +49,7 @@ def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
     status, error = run(monkeypatch, capsys, *options_of(luna, out))
     assert status == 0, error
     results = json.loads((out / "results.json").read_text())
-    assert results["test_part"] == "subset7 to subset9" and results["test_patients"] == 2
+    assert results["test_split"] == "subset7 to subset9" and results["test_patients"] == 2
     found = results["auroc"]["nodule"]
     assert (found["positives"], found["negatives"]) == (4, 10) and found["low"] <= found["value"] <= found["high"]
     with open(out / "predictions.csv", newline="") as file:

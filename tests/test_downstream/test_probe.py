@@ -22,10 +22,10 @@ from data.datasets.probe_subsets import eval_candidates, eval_images
 from data.evaluation_loader import EvaluationLoader
 from data.inputs import eval_inputs
 from evaluation.epoch_probe import EpochProbe, require_labels
-from evaluation.features import PooledFeatures, gather_features
-from evaluation.predictions import Predictions, predict
-from evaluation.probe_report import run_probes
+from evaluation.features import PooledFeatures
+from evaluation.predictions import Predictions, gather_predictions, predict
 from evaluation.probes import STRENGTHS, LinearProbe, choose_strength, knn_scores, missing_classes, probe_auroc
+from evaluation.probes_report import run_probes
 from models.classification import build_classifier
 from models.encoders import build_encoder
 from tests.programs import run
@@ -34,7 +34,7 @@ from utils.errors import UserError
 
 NAN = float("nan")
 CPU = torch.device("cpu")
-# Rare enough to have no positives in the training part, and in the test part.
+# Rare enough to have no positives in the training split, and in the test part.
 NOWHERE, NOT_TESTED = FINDINGS.index("Hernia"), FINDINGS.index("Edema")
 
 
@@ -120,10 +120,10 @@ def test_from_images_to_results(nih, tmp_path, monkeypatch, capsys):
     options = [*probing(nih, out, nih / "lists"), "--weight", weights]
     status, error = run(monkeypatch, capsys, *options)
     assert status == 0 and "120 of 120 entries matched" in error, error
-    assert error.count("Hernia: no positives in the training part, no AUROC") == 1
-    assert error.count("Edema: no positives in the test part, no AUROC") == 1
+    assert error.count("Hernia: no positives in the training split, no AUROC") == 1
+    assert error.count("Edema: no positives in the test split, no AUROC") == 1
     results = json.loads((out / "results.json").read_text())
-    assert results["test_part"] == "chest_test.txt" and results["neighbours"] == 5
+    assert results["test_split"] == "chest_test.txt" and results["neighbours"] == 5
     used = results["train_images"] + results["valid_images"]
     assert used == len(listed(nih, "train")) and results["test_images"] == len(listed(nih, "test"))
     assert results["test_patients"] == 10 and results["strength"] in STRENGTHS
@@ -148,9 +148,9 @@ def test_uncertain_labels_are_left_out(chexpert, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     options = [*probing(chexpert, out, tmp_path / "lists", "chexpert"), "--uncertain", "ignore"]
     status, error = run(monkeypatch, capsys, *options)
-    assert status == 0 and "--weight none: random" in error, error
+    assert status == 0 and "--weight none: from scratch" in error, error
     results = json.loads((out / "results.json").read_text())
-    assert results["test_part"] == "a fifth of the patients, held out" and results["linear"]["mean_auroc"]
+    assert results["test_split"] == "a fifth of the patients, held out" and results["linear"]["mean_auroc"]
     labels = [row[f"label_{name}"] for row in rows_of(out / "predictions_knn.csv") for name in CHEXPERT_FINDINGS]
     assert set(labels) == {"", "0", "1"}
 
@@ -163,7 +163,7 @@ def test_candidates_in_3d(luna, tmp_path, monkeypatch, capsys):
     )  # fmt: skip
     assert status == 0, error
     results = json.loads((out / "results.json").read_text())
-    assert results["test_part"] == "subset7 to subset9" and results["test_images"] == 14
+    assert results["test_split"] == "subset7 to subset9" and results["test_images"] == 14
     for kind in ("knn", "linear"):
         found = results[kind]["auroc"]["nodule"]
         assert (found["positives"], found["negatives"]) == (4, 10)
@@ -290,18 +290,19 @@ def test_shares_of_several_processes_come_in_order(monkeypatch):
     shares = [Predictions(list(range(r, 7, 2)), whole.values[r::2], whole.labels[r::2]) for r in (1, 0)]
     nothing = Predictions.join([])
     monkeypatch.setattr("evaluation.predictions.gather", lambda own: [own, *shares, nothing])
-    joined = gather_features(nothing, part="test")
+    joined = gather_predictions(nothing, split="test", name=str)
     assert joined.indices == list(range(7)) and np.array_equal(joined.values, whole.values)
     assert np.array_equal(joined.labels, whole.labels)
 
 
-def test_features_that_are_of_no_use_are_one_line(monkeypatch):
-    with pytest.raises(UserError, match="features of the valid part, got no readable sample"):
-        gather_features(Predictions.join([]), part="valid")
+def test_outputs_that_are_of_no_use_are_one_line():
+    with pytest.raises(UserError, match="outputs for the valid split, got none: it has no readable sample"):
+        gather_predictions(Predictions.join([]), split="valid", name=str)
     broken = clusters(0, count=4)
     broken.values[2, 1] = np.inf
-    with pytest.raises(UserError, match="features of the test part, got values that are not finite"):
-        gather_features(broken, part="test")
+    broken.values[3] = np.nan
+    with pytest.raises(UserError, match=r"finite outputs for the test split, got others for 2 of 4 .*, the first n2;"):
+        gather_predictions(broken, split="test", name=lambda index: f"n{index}")
 
 
 def test_neighbours_by_hand():
@@ -355,7 +356,7 @@ def test_the_linear_probe_is_a_regression_on_the_known_labels():
     model = LogisticRegression(C=0.1, max_iter=1000).fit(scaled[known], train.labels[known, 0])
     np.testing.assert_allclose(scores[:, 0], model.predict_proba(scaled)[:, 1], atol=1e-3)
     assert (scores[:, 1] == 1).all()  # all that was ever seen
-    assert missing_classes(train.labels, ["a", "b"]) == {"b": "no negatives in the training part"}
+    assert missing_classes(train.labels, ["a", "b"]) == {"b": "no negatives in the training split"}
 
 
 @pytest.mark.parametrize(("before", "strength"), [(0.1, 1.0), (1.0, 1e-4)])
@@ -386,7 +387,7 @@ def test_the_strength_is_the_best_on_the_validation_part_and_else_the_strongest(
 def test_classes_that_cannot_be_learnt_or_judged_are_named():
     test = clusters(5, count=40)
     test.labels[:, 1] = 0
-    missing = {"a": "no positives in the training part"}
+    missing = {"a": "no positives in the training split"}
     found = probe_auroc(np.zeros((40, 2)), test, ["a", "b"], ["p"] * 40, missing)
     assert found.mean is None and found.missing == {**missing, "b": "no positives"}
 

@@ -55,7 +55,7 @@ def check_alike(one, two):
         assert row == pytest.approx(rows_of(two)[name], abs=1e-5)
     found = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
     assert numbers_in(found[0]) == pytest.approx(numbers_in(found[1]), rel=1e-4, abs=1e-5)
-    assert found[0]["test_part"] == found[1]["test_part"]
+    assert found[0]["test_split"] == found[1]["test_split"]
 
 
 def finetune_together(tmp_path, options):

@@ -9,11 +9,11 @@ import timm
 import torch
 import torchvision
 
-from models import export
 from models.encoders import adapt_input, build_encoder
-from models.export import load_adapted, main
+from models.export import main
 from models.pcrlv2_model_3d import Encoder3d, PCRLv23d
-from models.pretrained import read_weights
+from models.pretrained import load_encoder, load_encoder_with_match
+from models.weight_files import read_weights
 from utils.checkpoints import save_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -78,8 +78,7 @@ def test_2d_safetensors_go_into_other_libraries_and_compute_the_same(files, safe
         report = other.load_state_dict(safetensors2d, strict=False)
         assert report.unexpected_keys == [] and sorted(report.missing_keys) == ["fc.bias", "fc.weight"]
     x = torch.randn(2, 3, 64, 96)
-    encoder, _ = load_adapted(files[2], 2)
-    torch.testing.assert_close(features_of(other, x), encoder(x)[-1])
+    torch.testing.assert_close(features_of(other, x), load_encoder(files[2], 2).eval()(x)[-1])
 
 
 def test_3d_safetensors_go_into_the_encoder(files, tmp_path, capsys):
@@ -91,7 +90,7 @@ def test_3d_safetensors_go_into_the_encoder(files, tmp_path, capsys):
     weights = read_weights(files[3])
     assert all(torch.equal(value, weights[name]) for name, value in encoder.state_dict().items())
     count = len(encoder.state_dict())
-    assert f"{count} of {count} entries matched\n" in capsys.readouterr().err
+    assert f"{count} of {count} entries matched; not used of the file: up_tr256, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -103,7 +102,7 @@ def test_onnx_gives_the_features_of_torch_at_another_size_and_batch(files, dim, 
     assert [path.name for path in tmp_path.iterdir()] == ["e.onnx"]
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     x = torch.randn(SECOND_SHAPES[dim], generator=torch.Generator().manual_seed(1))
-    encoder, _ = load_adapted(files[dim], dim)
+    encoder = load_encoder(files[dim], dim).eval()
     with torch.no_grad():
         expected = encoder(x)[1 if dim == 2 else 0 :]
     found = session.run(None, {"image": x.numpy()})
@@ -116,9 +115,9 @@ def test_onnx_gives_the_features_of_torch_at_another_size_and_batch(files, dim, 
 
 @pytest.mark.parametrize(("dim", "channels"), [(2, 1), (2, 4), (2, 5), (3, 2), (3, 4)])
 def test_a_repeated_input_gives_the_features_of_before(files, dim, channels):
-    before, _ = load_adapted(files[dim], dim)
-    after, match = load_adapted(files[dim], dim, channels)
-    assert match.matched == match.expected
+    before = load_encoder(files[dim], dim).eval()
+    after, match = load_encoder_with_match(files[dim], dim, in_channels=channels)
+    assert match.matched == match.expected == len(after.eval().state_dict())
     n = 3 if dim == 2 else 1
     grey = torch.randn(2, 1, *SECOND_SHAPES[dim][2:], generator=torch.Generator().manual_seed(2))
     a = before(grey.repeat(1, n, *[1] * dim))
@@ -139,25 +138,25 @@ def test_the_number_of_channels_that_is_there_changes_nothing(files):
 
 
 def test_an_adapted_2d_encoder_tells_a_decoder_its_channels(files):
-    encoder, _ = load_adapted(files[2], 2, 4)
+    encoder = load_encoder(files[2], 2, in_channels=4)
     assert encoder.out_channels[0] == 4
 
 
 def test_an_export_with_more_channels_can_be_exported_again(files, tmp_path):
-    encoder, _ = load_adapted(files[3], 3, 4)
+    encoder = load_encoder(files[3], 3, in_channels=4)
     save_checkpoint(tmp_path / "four.pt", {"state_dict": encoder.state_dict()})
-    again, match = load_adapted(tmp_path / "four.pt", 3)
+    again, match = load_encoder_with_match(tmp_path / "four.pt", 3)
     assert again.down_tr64.ops[0].conv1.in_channels == 4 and match.matched == match.expected
 
 
-def test_entries_that_do_not_match_are_said(files, tmp_path, capsys):
+def test_a_file_without_an_entry_of_the_encoder_is_not_exported(files, tmp_path):
     pytest.importorskip("safetensors")
     weights = dict(read_weights(files[3]))
     del weights["down_tr512.ops.1.bn1.weight"]
     save_checkpoint(tmp_path / "part.pt", {"state_dict": weights})
-    main([str(tmp_path / "part.pt"), "--dim", "3", "--to", "safetensors", "--out", str(tmp_path / "e")])
-    expected = len(Encoder3d().state_dict())
-    assert f"{expected - 1} of {expected} entries matched; the others are random" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"47 of 48 fit, .*; missing: down_tr512.ops.1.bn1.weight; "):
+        main([str(tmp_path / "part.pt"), "--dim", "3", "--to", "safetensors", "--out", str(tmp_path / "e")])
+    assert not (tmp_path / "e").exists()
 
 
 @pytest.mark.parametrize(
@@ -172,14 +171,12 @@ def test_a_missing_package_is_one_line_and_writes_nothing(files, tmp_path, monke
 
 def test_what_cannot_be_exported_is_refused(files, tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match=r"other.pt: expected an encoder"):
-        load_adapted(tmp_path / "other.pt", 3)
-    with pytest.raises(UserError, match="none of its"):
-        load_adapted(files[2], 3)
+    with pytest.raises(UserError, match=r"other.pt: Encoder3d expected every entry of its encoder, 0 of 48 fit, of 1"):
+        load_encoder(tmp_path / "other.pt", 3)
     with pytest.raises(UsageError, match="expected 1 or more, got 0"):
         adapt_input(Encoder3d(), 0)
     with pytest.raises(UsageError, match="expected 2 or 3, got 4"):
-        export.build_encoder(4, 1)
+        build_encoder(4, 1)
 
 
 def test_the_command_ends_with_one_line(tmp_path):

@@ -10,8 +10,9 @@ import torch
 import torchvision
 
 from models.pcrlv2_model import PCRLv2
-from models.pcrlv2_model_3d import Encoder3d, PCRLv23d
-from models.pretrained import LIBRARIES, load_encoder, load_matching, load_resnet18, main, read_weights
+from models.pcrlv2_model_3d import PCRLv23d
+from models.pretrained import LIBRARIES, load_encoder, load_encoder_with_match, load_resnet18_with_match, main
+from models.weight_files import read_weights
 from utils.checkpoints import read_checkpoint, save_checkpoint, weights_due, weights_name
 from utils.errors import UsageError, UserError
 
@@ -56,13 +57,13 @@ def test_published_3d_snippet(files):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_2d_weights_into_each_librarys_own_network(files, library):
-    network = load_resnet18(files["authors", 2], library)
+    network, match = load_resnet18_with_match(files["authors", 2], library)
     expected = torch.load(files["ours", 2])["state_dict"]
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items() if name in expected)
-    assert network.match.matched == len(expected)
-    assert network.match.missing == (() if library == "smp" else ("fc.weight", "fc.bias"))
+    assert match.matched == len(expected) and match.unused == ()
+    assert match.missing == (() if library == "smp" else ("fc.weight", "fc.bias"))
     with pytest.raises(UsageError, match="expected one of smp, torchvision, timm, got keras"):
-        load_resnet18(files["ours", 2], "keras")
+        load_resnet18_with_match(files["ours", 2], "keras")
 
 
 def test_the_command_says_what_matched(files, capsys):
@@ -73,8 +74,8 @@ def test_the_command_says_what_matched(files, capsys):
     assert timm_line == torchvision_line.replace("torchvision", "timm")
     assert main([str(files["authors", 3]), "--dim", "3"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("Encoder3d: ") and "not in the file" not in line
-    with pytest.raises(UserError, match="fits"):
+    assert line == ("Encoder3d: 56 of 56 entries matched; not used of the file: up_tr256, up_tr128, up_tr64, out_tr")
+    with pytest.raises(UserError, match="expected every entry of its encoder, 0 of 100 fit"):
         main([str(files["ours", 3]), "--dim", "2"])
 
 
@@ -95,8 +96,8 @@ def test_2d_encoder_goes_into_other_libraries_and_computes_the_same(files, build
 @pytest.mark.parametrize("origin", ["ours", "authors"])
 @pytest.mark.parametrize("dim", [2, 3])
 def test_load_encoder_takes_ours_and_the_authors(files, origin, dim):
-    encoder = load_encoder(files[origin, dim], dim)
-    assert encoder.match.matched == encoder.match.expected == len(encoder.state_dict())
+    encoder, match = load_encoder_with_match(files[origin, dim], dim)
+    assert match.matched == match.expected == len(encoder.state_dict())
     weights = read_weights(files["ours", dim])
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, weights[name]), name
@@ -109,24 +110,6 @@ def test_3d_encoder_gives_the_features_of_the_whole_model(files):
     x = torch.randn(1, 1, 8, 16, 24)
     for a, b in zip(model.encode(x), encoder(x), strict=True):
         assert torch.equal(a, b)
-
-
-def test_wrapped_and_partial_weights_are_matched_and_counted(files):
-    weights = {f"module.{k}": v for k, v in torch.load(files["ours", 3])["state_dict"].items()}
-    weights["module.down_tr64.ops.0.conv1.weight"] = torch.zeros(32, 4, 3, 3, 3)
-    path = files["ours", 3].with_name("wrapped.pt")
-    torch.save(weights, path)
-    encoder = Encoder3d()
-    match = load_matching(encoder, read_weights(path), source=path)
-    assert match.matched == match.expected - 1
-    assert str(match) == f"{match.matched} of {match.expected} entries matched"
-
-
-def test_nothing_that_fits_is_an_error(files):
-    with pytest.raises(UserError, match="none of its .* entries"):
-        load_encoder(files["ours", 2], 3)
-    with pytest.raises(UsageError, match="expected 2 or 3, got 4"):
-        load_encoder(files["ours", 2], 4)
 
 
 class Hostile:

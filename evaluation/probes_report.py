@@ -1,4 +1,4 @@
-"""The probe of an encoder as a command: what is fitted on which part, and what it leaves."""
+"""The probes of an encoder as a command: what is fitted on which split, and what they leave."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -7,21 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.classification_report import describe_auroc
 from evaluation.metrics import REPLICATES, Auroc
+from evaluation.pictures import draw_roc
 from evaluation.predictions import Predictions
 from evaluation.probes import LinearProbe, choose_strength, knn_scores, missing_classes, probe_auroc
-from evaluation.results import PREDICTIONS, RESULTS, ROC, describe_auroc, draw_roc, write_predictions
+from evaluation.results import PREDICTIONS, RESULTS, ROC, write_predictions
 from utils.errors import UsageError, UserError
 
 KNN, LINEAR = "knn", "linear"
 
 
-def claim_output(output: Path, *, writes: bool) -> None:
+def claim_output(output: Path, *, is_main: bool) -> None:
     """Make the folder, unless it holds something else.
 
     Args:
         output: the run's folder.
-        writes: False for the processes that must not write.
+        is_main: False for the processes that must not write.
 
     Raises:
         UsageError: it holds results or a run that trains.
@@ -30,7 +32,7 @@ def claim_output(output: Path, *, writes: bool) -> None:
     for name in (RESULTS, "state"):
         if (output / name).exists():
             raise UsageError(f"--output: {output} holds {name} of another run already; name another folder")
-    if writes:
+    if is_main:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -47,18 +49,21 @@ def run_probes(
     features: Mapping[str, Predictions], classes: Sequence[str], patients: Mapping[str, Sequence[str]], *,
     neighbours: int, name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on the training part, choose on the validation part, look at the test part; says what ``results.json`` does.
+    """Fit on the training split, choose on the validation split, look at the test split once.
 
     Args:
-        features: of the parts ``train``, ``valid`` and ``test``.
+        features: of the splits ``train``, ``valid`` and ``test``.
         classes: K names.
-        patients: of all samples of each part.
+        patients: patient ID of each sample of each split.
         neighbours: of kNN.
         name: of a test sample.
         seed: of the bootstrap.
         output: the run's folder.
+
+    Returns:
+        What ``results.json`` holds of them.
     """
-    train, valid, test = (features[part] for part in ("train", "valid", "test"))
+    train, valid, test = (features[split] for split in ("train", "valid", "test"))
     missing = missing_classes(train.labels, classes)
     probe = LinearProbe(train)
     strength, tried = choose_strength(probe, valid, classes, patients["valid"], missing)
@@ -95,7 +100,7 @@ def write_probes(
         picture = beside(output, ROC, kind)
         draw_roc(picture, values[:, kept], test.labels[:, kept], [classes[k] for k in kept], found[kind])
     for missing, reason in found[KNN].missing.items():
-        where = "" if "training part" in reason else " in the test part"
+        where = "" if "training split" in reason else " in the test split"
         print(f"{missing}: {reason}{where}, no AUROC", file=sys.stderr)
     for kind, value in found.items():
         if value.mean:
