@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from data.catalog.list_folders import ListFolders
 from data.datasets.image_cache import CachedImages
 from data.datasets.images import ImageFiles
 from data.datasets.pretraining import open_dataset
@@ -29,7 +30,7 @@ from engine.trainer import Trainer
 from engine.weights import WeightsWriter
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
-from models.pretrained import load_matching, read_weights
+from models.pretrained import load_weights
 from utils.devices import choose_devices
 from utils.distributed import destroy_process_group, init_process_group, is_peer_failure
 from utils.errors import UserError, run_command
@@ -51,9 +52,11 @@ class Dimension(NamedTuple):
     memory_format: torch.memory_format
 
 
-def make_dimension(options: Options, device: torch.device) -> Dimension:
+def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> Dimension:
     """The values of ``--d``."""
-    weights = None if options.encoder_weights == "none" else options.encoder_weights
+    # Nothing is fetched that --init or the state of a run would overwrite.
+    fetched = options.encoder_weights != "none" and not options.init and not resumed
+    weights = options.encoder_weights if fetched else None
     if options.d == 2:
         views = partial(Views2d, global_size=options.global_size, local_size=options.local_size, n_local=N_LOCAL)
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
@@ -63,12 +66,12 @@ def make_dimension(options: Options, device: torch.device) -> Dimension:
     return Dimension(PCRLv23d, Views3d, lambda model: model, memory_format(3, device))
 
 
-def build_model(options: Options, dimension: Dimension, world: World) -> PCRLv2 | PCRLv23d:
-    """The network, the same on every process, from random, ImageNet's or given weights."""
+def build_model(options: Options, dimension: Dimension, world: World, *, resumed: bool) -> PCRLv2 | PCRLv23d:
+    """The network, the same on every process, from random, ImageNet's or given weights; a state brings its own."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = dimension.build_model()
-    if options.init:
-        match = load_matching(model, read_weights(options.init), source=options.init)
+    if options.init and not resumed:
+        match = load_weights(model, options.init)
         if world.is_main:
             print(f"--init {options.init}: {match}", file=sys.stderr)
     if options.compile:
@@ -76,14 +79,14 @@ def build_model(options: Options, dimension: Dimension, world: World) -> PCRLv2 
     return model.to(memory_format=dimension.memory_format)
 
 
-def prepare_probe(options: Options, world: World, device: torch.device) -> Callable[..., Any]:
+def prepare_probe(options: Options, lists: ListFolders, world: World, device: torch.device) -> Callable[..., Any]:
     """What makes the probe of ``--probe_every`` of an encoder; labels that are not there end the run now, not later."""
     if not options.probe_every or not world.is_main:
         return lambda *_: None
     # Here, so that pre-training needs nothing of what only probes use.
     from downstream.probe import prepare_epoch_probe
 
-    return prepare_epoch_probe(options, device)
+    return prepare_epoch_probe(options, lists, device)
 
 
 def pretrain(options: Options, world: World) -> None:
@@ -91,15 +94,17 @@ def pretrain(options: Options, world: World) -> None:
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
     init_process_group(world, devices[0])
-    dimension = make_dimension(options, devices[0])
     output = Path(options.output)
     lock_output(output, world)
 
+    lists = ListFolders.of_run(
+        typed=options.lists, output=options.output, weight=None, resume=options.resume, is_main=world.is_main
+    )
     dataset = open_dataset(
-        name=options.n, root=options.data, lists=options.lists, ratio=options.ratio, seed=options.seed,
-        longest=options.image_size,
+        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed,
+        longest=options.image_size, max_bad=options.max_bad,
     )  # fmt: skip
-    make_probe = prepare_probe(options, world, devices[0])
+    make_probe = prepare_probe(options, lists, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
         dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(
             workers=options.workers, makes=world.is_main
@@ -112,8 +117,9 @@ def pretrain(options: Options, world: World) -> None:
     keeper = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
     state = keeper.find(options.resume)
 
-    model = build_model(options, dimension, world)
-    precision = Precision.choose(devices[0], amp=options.amp, says=world.is_main)
+    dimension = make_dimension(options, devices[0], resumed=state is not None)
+    model = build_model(options, dimension, world, resumed=state is not None)
+    precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
     module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
     task = PretrainTask(
         module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
@@ -137,8 +143,8 @@ def pretrain(options: Options, world: World) -> None:
     curves = CurvePictures(recorder, every=options.picture_every, epochs=options.epochs)
     weights = WeightsWriter(output, options.as_dict(), dimension.weights_of(model).state_dict, optimizer)
     Trainer(
-        task, optimizer=optimizer, loader=loader, precision=precision, recorder=recorder, keeper=keeper, world=world,
-        epochs=options.epochs, seed=options.seed, log_every=options.log_every,
+        task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
+        keeper=keeper, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[pictures, curves, weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.precision import Precision, at_least_float32
 from utils.checkpoints import on_cpu, save_checkpoint
-from utils.distributed import broadcast_, unwrapped
+from utils.distributed import broadcast_, replica_devices, unwrapped
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import torch_generator
@@ -62,11 +62,20 @@ class FinetuneTask:
     def learning_rate(self, epoch: int) -> float:
         return self.lr * 0.5 ** (epoch // HALVED_EVERY)
 
-    def step(self, raw: Any, epoch: int, step: int) -> StepOutput:
-        """One batch to the loss; the augmentation is a pure function of the batch and of (seed, epoch, step, rank)."""
+    def inputs(self, raw: Any, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """(inputs, labels) of a step: a pure function of the batch and of (seed, epoch, step, rank)."""
         generator = torch_generator(self.seed, "views", epoch, step, self.rank, device=raw[0].device)
         with torch.no_grad():
-            inputs, labels = self.make_inputs(raw, generator)
+            return self.make_inputs(raw, generator)
+
+    def forward_only(self, raw: Any) -> None:
+        """The pass of a step over one replica's share of a batch, for nothing but to see what it computes."""
+        inputs, _ = self.inputs(raw, 0, 0)
+        unwrapped(self.module)(inputs.chunk(len(replica_devices(self.module)) or 1)[0])
+
+    def step(self, raw: Any, epoch: int, step: int) -> StepOutput:
+        """One batch to the loss."""
+        inputs, labels = self.inputs(raw, epoch, step)
         total = self.loss(self.module(inputs), labels)
         return StepOutput(total, {"total": total.detach()})
 

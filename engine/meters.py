@@ -1,5 +1,8 @@
 """Running means of a step's numbers, kept on the device until they are read."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,33 +16,52 @@ def over_processes(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Meter:
-    """Means over the good steps since the last reset."""
+    """Means over the good steps since the last reset; a number that is not finite is left out of its own mean.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Args:
+        device: where the numbers are.
+        maxima: the numbers whose largest value is read as well, as ``NAME_max``.
+    """
+
+    def __init__(self, device: torch.device, *, maxima: Sequence[str] = ()) -> None:
+        self.device, self.maxima = device, tuple(maxima)
         self.reset()
 
     def reset(self) -> None:
         self.names: list[str] = []
-        self.sums = torch.zeros(0, dtype=torch.float64, device=self.device)
-        self.count = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.sums = self.counts = self.largest = torch.zeros(0, dtype=torch.float64, device=self.device)
+        self.steps = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def add(self, numbers: dict[str, Tensor], bad: Tensor) -> None:
         """Count a step's numbers in, unless it was bad. Does not synchronise with the host."""
         values = torch.stack([n.double() for n in numbers.values()])
         if not self.names:
-            self.names, self.sums = list(numbers), torch.zeros_like(values)
-        self.sums = torch.where(bad.bool(), self.sums, self.sums + values)
-        self.count = self.count + (1 - bad)
+            self.names, self.sums, self.counts = list(numbers), torch.zeros_like(values), torch.zeros_like(values)
+            self.largest = torch.full_like(values, -torch.inf)
+        good = values.isfinite() & ~bad.bool()
+        self.sums = torch.where(good, self.sums + values, self.sums)
+        self.largest = torch.where(good, self.largest.maximum(values), self.largest)
+        self.counts = self.counts + good
+        self.steps = self.steps + torch.stack([1 - bad, bad])
 
-    def read(self) -> dict[str, float]:
-        """The means. Synchronises with the host."""
-        means = self.sums / self.count.clamp(min=1)
-        return dict(zip(self.names, means.tolist(), strict=True))
+    def read(self) -> dict[str, float | None]:
+        """The means and maxima; None of a number that no good step had. Synchronises with the host."""
+        means, largest = torch.stack([self.sums / self.counts, self.largest]).tolist()
+        numbers = dict(zip(self.names, means, strict=True))
+        maxima = {f"{n}_max": v for n, v in zip(self.names, largest, strict=True) if n in self.maxima}
+        return {name: value if math.isfinite(value) else None for name, value in {**numbers, **maxima}.items()}
+
+    def read_steps(self) -> tuple[int, int]:
+        """(good steps, bad steps). Synchronises with the host."""
+        good, bad = (int(n) for n in self.steps.tolist())
+        return good, bad
 
     def state_dict(self) -> dict[str, object]:
-        return {"names": self.names, "sums": self.sums, "count": self.count}
+        tensors = {"sums": self.sums, "counts": self.counts, "largest": self.largest, "steps": self.steps}
+        return {"names": self.names, **tensors}
 
     def load_state_dict(self, state: dict) -> None:
         self.names = list(state["names"])
-        self.sums, self.count = state["sums"].to(self.device), state["count"].to(self.device)
+        self.sums, self.counts, self.largest, self.steps = (
+            state[name].to(self.device) for name in ("sums", "counts", "largest", "steps")
+        )

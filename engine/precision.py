@@ -22,7 +22,7 @@ class Precision:
     scaler: torch.amp.GradScaler
 
     @classmethod
-    def choose(cls, device: torch.device, *, amp: bool, says: bool = True) -> "Precision":
+    def choose(cls, device: torch.device, *, amp: bool, verbose: bool = True) -> "Precision":
         """float32 without ``amp``; with it bf16, else fp16 on a GPU.
 
         A CPU without bf16 stays with float32, since half precision is emulated there, hundreds of times slower.
@@ -30,14 +30,14 @@ class Precision:
         Args:
             device: where the network is.
             amp: whether mixed precision is asked for.
-            says: whether a line says that it is not to be had; one of several processes does.
+            verbose: whether a line says that it is not to be had; one of several processes does.
         """
         dtype = torch.float32
         if amp and device.type == "cuda":
             dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         elif amp and cpu_has_bf16():
             dtype = torch.bfloat16
-        elif amp and says:
+        elif amp and verbose:
             print("--amp: this CPU has no bf16; computing in float32", file=sys.stderr)
         return cls(device, dtype, torch.amp.GradScaler(device.type, enabled=dtype == torch.float16))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from engine.precision import Precision, at_least_float32
 from losses.pcrlv2 import draw_stages, pcrlv2_loss, spread
+from utils.distributed import replica_devices, unwrapped
 from utils.records import LossTerms, Output, StepOutput, Views
 from utils.schedules import learning_rate, restoration_weight
 from utils.seeding import torch_generator
@@ -92,6 +93,12 @@ class PretrainTask:
         generator = torch_generator(self.seed, "views", epoch, step, self.rank, device=raw[0].device)
         with torch.no_grad():
             return self.make_views(raw, generator)
+
+    def forward_only(self, raw: tuple[Tensor, ...]) -> None:
+        """The passes of a step over one replica's share of a batch, for nothing but to see what they compute."""
+        replicas = len(replica_devices(self.module)) or 1
+        views = Views(*(field.chunk(replicas)[0] for field in self.views(raw, 0, 0)))
+        unwrapped(self.module)(views, [0] * (1 + 2 * self.n_local), restoration_weight(0))
 
     def step(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> StepOutput:
         """One batch to the total to minimise; the stage draws are the same on every rank."""

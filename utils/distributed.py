@@ -19,8 +19,21 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DataParallel | DistributedDataParallel) else module
 
 
+def replica_devices(module: nn.Module) -> list[torch.device]:
+    """The GPUs that DataParallel uses; none where it is not used."""
+    return [torch.device("cuda", i) for i in module.device_ids] if isinstance(module, DataParallel) else []
+
+
 # A process that waits longer than this for another takes it for dead, so that torchrun can start both again.
 TIMEOUT = timedelta(minutes=10)
+
+
+_store: dist.Store | None = None
+
+
+def shared_store() -> dist.Store | None:
+    """What all processes of this run can write to and read from; None in a world of one."""
+    return _store
 
 
 def init_process_group(world: World, device: torch.device) -> None:
@@ -28,8 +41,10 @@ def init_process_group(world: World, device: torch.device) -> None:
     if world.size > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        global _store
         store, _, _ = next(rendezvous("env://", world.rank, world.size, timeout=TIMEOUT))
         name = agree_on_name(dist.PrefixStore("meeting", store), world, timeout=TIMEOUT.total_seconds())
+        _store = dist.PrefixStore(f"{name}/shared", store)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo", store=dist.PrefixStore(name, store), rank=world.rank,
             world_size=world.size, timeout=TIMEOUT,
@@ -38,6 +53,8 @@ def init_process_group(world: World, device: torch.device) -> None:
 
 def destroy_process_group() -> None:
     """Part from the other processes, if there are any."""
+    global _store
+    _store = None
     if dist.is_initialized():
         dist.destroy_process_group()
 

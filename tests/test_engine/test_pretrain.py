@@ -150,6 +150,6 @@ def test_amp_on_a_cpu_is_bf16_where_it_has_that_and_float32_elsewhere(monkeypatc
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has, "amx_fp16": True})
         assert Precision.choose(CPU, amp=True).dtype == dtype
         assert ("no bf16" in capsys.readouterr().err) == (not has)
-    assert Precision.choose(CPU, amp=True, says=False).dtype == torch.float32
+    assert Precision.choose(CPU, amp=True, verbose=False).dtype == torch.float32
     assert capsys.readouterr().err == "", "one process speaks for all"
     assert Precision.choose(CPU, amp=False).dtype == torch.float32
