@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from data.readers.geometry import Geometry
-from data.readers.images import LARGEST_PIXELS, why_unread
+from data.readers.images import opened_image, turn_of
 from data.readers.volumes import read_volume
 from utils.errors import UserError
 
@@ -16,22 +15,16 @@ MOST_LABELS = 256  # of a mask: it is kept as uint8
 
 
 def read_mask_image(path: Path) -> np.ndarray:
-    """The values of a PNG, H W, a palette's indices included.
+    """The values of a PNG, H W, a palette's indices included, turned as its EXIF says.
 
     Raises:
         UserError: the file is missing, damaged, no PNG, in colour, or claims an absurd number of pixels.
     """
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.width * image.height > LARGEST_PIXELS:
-                raise UserError(f"{path}: expected at most {LARGEST_PIXELS} pixels, its header claims {image.size}")
-            if len(image.getbands()) != 1:
-                raise UserError(f"{path}: expected a mask of one value a pixel, got {image.mode}")
-            return np.array(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UserError(f"expected a mask, there is no file {path}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: expected a PNG mask, it is damaged or something else{why_unread(error)}") from None
+    with opened_image(path, ("PNG",), "a mask", "a PNG mask") as image:
+        if len(image.getbands()) != 1:
+            raise UserError(f"{path}: expected a mask of one value a pixel, got {image.mode}")
+        turn = turn_of(image)
+        return np.array(image if turn is None else image.transpose(turn))
 
 
 def read_mask(path: Path, dim: int) -> tuple[np.ndarray, Geometry | None]:

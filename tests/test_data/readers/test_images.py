@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data.readers.images import LARGEST_PIXELS, read_grey
+from data.readers.masks import read_mask_image
 from utils.errors import UserError
 
 GREY = np.linspace(0, 255, 20 * 30).reshape(20, 30).astype(np.uint8)
@@ -39,6 +40,101 @@ def test_colours_palettes_and_transparency_become_grey(tmp_path):
 def test_16_bits_keep_their_full_range(tmp_path):
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
     assert np.array_equal(read_grey(save(tmp_path, deep)), GREY)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_16_bit_files_are_scaled_by_their_real_depth(tmp_path, bits):
+    white = (1 << bits) - 1
+    values = (GREY.astype(np.uint32) * white // 255).astype(np.uint16)
+    read = read_grey(save(tmp_path, Image.fromarray(values)))
+    assert np.abs(read.astype(int) - GREY).max() <= 1 and read.max() == 255
+    # A darker image of the same depth keeps its place on the scale.
+    darker = (values.astype(np.uint32) * 9 // 10).astype(np.uint16)
+    assert np.abs(read_grey(save(tmp_path, Image.fromarray(darker))) - GREY * 0.9).max() <= 2
+    # One value more, and the file has more bits.
+    values[0, 0] = white
+    assert read_grey(save(tmp_path, Image.fromarray(values)))[0, 0] == 255
+    if bits < 16:
+        values[0, 0] = white + 1
+        assert read_grey(save(tmp_path, Image.fromarray(values)))[0, 0] == 255 // 4
+
+
+def test_8_bit_values_in_16_bit_files_are_8_bits(tmp_path):
+    assert np.array_equal(read_grey(save(tmp_path, Image.fromarray(GREY.astype(np.uint16)))), GREY)
+    nothing = Image.fromarray(np.zeros((3, 4), np.uint16))
+    assert not read_grey(save(tmp_path, nothing)).any()
+
+
+def deep_colour(values, colour):
+    """A PNG of 16 bits in colour, which Pillow cannot write."""
+    height, width = values.shape
+    samples = np.stack([values] * 3 if colour == 2 else [values, np.full_like(values, 65535)], axis=-1)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)), (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    ]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+@pytest.mark.parametrize("colour", [2, 4])
+def test_16_bit_colours_are_read_by_their_upper_bits_or_refused(tmp_path, colour):
+    path = tmp_path / "c.png"
+    path.write_bytes(deep_colour(GREY.astype(np.uint16) * 257, colour))
+    assert np.array_equal(read_grey(path), GREY)
+    path.write_bytes(deep_colour(GREY.astype(np.uint16) * 16, colour))
+    with pytest.raises(UserError, match=r"c\.png: .* its values have 12 bits at most"):
+        read_grey(path)
+
+
+UPRIGHT = np.zeros((40, 64), np.uint8)
+UPRIGHT[:10, :30] = 250  # no two ways of turning it look alike
+
+
+def stored_as(orientation):
+    """The pixels of a file that a viewer turns upright, by EXIF's own words: where its row 0 and column 0 are."""
+    return {
+        1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1], 5: UPRIGHT.T,
+        6: UPRIGHT.T[::-1], 7: UPRIGHT.T[::-1, ::-1], 8: UPRIGHT.T[:, ::-1],
+    }[orientation]  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["x.jpg", "x.png"])
+def test_images_and_masks_are_turned_as_their_exif_says(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, Image.fromarray(np.ascontiguousarray(stored_as(orientation))), name, exif=exif, quality=100)
+    assert np.abs(read_grey(path).astype(int) - UPRIGHT).max() <= (3 if name == "x.jpg" else 0)
+    small = read_grey(path, longest=32)
+    assert small.shape == (20, 32) and small[:4, :14].min() > 230 and small[6:].max() < 20 > small[:, 17:].max()
+    if name == "x.png":
+        assert np.array_equal(read_mask_image(path), UPRIGHT)
+
+
+def test_damaged_exif_is_refused_and_an_unknown_orientation_is_none(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = save(tmp_path, Image.fromarray(UPRIGHT), "e.jpg", exif=exif).read_bytes()
+    start = content.index(b"Exif")
+    path = tmp_path / "f.jpg"
+    path.write_bytes(content[: start + 14] + b"\xff\xff" + content[start + 16 :])  # 65535 entries
+    with pytest.raises(UserError, match=r"f\.jpg: .*damaged .*Corrupt EXIF"):
+        read_grey(path)
+    exif[0x0112] = 77
+    assert read_grey(save(tmp_path, Image.fromarray(UPRIGHT), "g.png", exif=exif)).shape == UPRIGHT.shape
+
+
+def test_cut_jpegs_are_refused(tmp_path):
+    content = save(tmp_path, Image.fromarray(np.kron(GREY, np.ones((9, 9), np.uint8))), "x.jpg").read_bytes()
+    path = tmp_path / "y.jpg"
+    for kept in (len(content) - 2, len(content) - 20, len(content) // 2, 300, 30):
+        path.write_bytes(content[:kept])
+        for longest in (0, 32):
+            with pytest.raises(UserError, match=r"y\.jpg: .*damaged"):
+                read_grey(path, longest)
 
 
 def test_jpeg_and_shrinking(tmp_path):
