@@ -1,0 +1,87 @@
+"""How far a run has come: a bar an epoch on a terminal; elsewhere a line at the first step and about every minute."""
+
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from utils.progress import LINE_SECONDS, duration, on_terminal, say
+
+# What a bar has room for, and how it is called there.
+SHOWN = {"total": "total", "learning_rate": "lr", "projection_spread": "spread"}
+
+
+class RunProgress:
+    """Bars or lines on stderr.
+
+    Losses are those that were read last: nothing here waits for the device.
+
+    Args:
+        active: False for all processes but the main one, which say nothing.
+    """
+
+    def __init__(self, *, active: bool) -> None:
+        self.active, self.bar = active, None  # type: bool, tqdm | None
+        self.losses: dict[str, float | None] = {}
+        self.said_at: float | None = None
+        # Steps of this process, and when the first of them, which starts workers and compiles, was done.
+        self.steps_done, self.first_done = 0, 0.0
+
+    @property
+    def wants_losses(self) -> bool:
+        """Whether the line of the first step is still to come, for which the losses should be read."""
+        return self.active and self.said_at is None and not on_terminal()
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, first_step: int, batch_size: int) -> None:
+        """An epoch from ``first_step`` on."""
+        self.epoch, self.epochs, self.steps, self.step, self.batch_size = epoch, epochs, steps, first_step, batch_size
+        self.window_started, self.window_steps = time.monotonic(), 0
+        if self.active and on_terminal():
+            name = f"epoch {epoch}/{epochs}"
+            self.bar = tqdm(total=steps, initial=first_step, desc=name, unit="step", dynamic_ncols=True)
+
+    def show(self, losses: Mapping[str, float | None]) -> None:
+        """Losses that were read back."""
+        self.losses = dict(losses)
+        if self.bar is not None:
+            self.bar.set_postfix({s: format_number(losses[name]) for name, s in SHOWN.items() if name in losses})
+
+    def advance(self) -> None:
+        """One step done."""
+        now = time.monotonic()
+        self.step, self.steps_done, self.window_steps = self.step + 1, self.steps_done + 1, self.window_steps + 1
+        if self.steps_done == 1:
+            self.first_done = now
+        if self.bar is not None:
+            self.bar.update()
+        elif self.active and (self.said_at is None or now - self.said_at >= LINE_SECONDS):
+            say(self._line(now))
+            self.said_at = self.window_started = now
+            self.window_steps = 0
+
+    def _line(self, now: float) -> str:
+        numbers: dict[str, float | None] = {
+            **self.losses,
+            "samples/s": self.window_steps * self.batch_size / max(now - self.window_started, 1e-9),
+        }
+        shown = "  ".join(f"{name} {format_number(number)}" for name, number in numbers.items())
+        place = f"epoch {self.epoch}/{self.epochs}  step {self.step}/{self.steps}"
+        return f"{place}: {shown}  left {duration(self._seconds_left(now))}"
+
+    def _seconds_left(self, now: float) -> float:
+        """Of the whole run, at the pace of this process so far, with all that was done between its epochs."""
+        seconds, steps = now - self.first_done, self.steps_done - 1
+        if not steps:
+            seconds, steps = now - self.window_started, 1
+        return seconds / steps * ((self.epochs - self.epoch) * self.steps + self.steps - self.step)
+
+    def end_epoch(self) -> None:
+        """The epoch's bar stays as it is."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def format_number(number: float | None) -> str:
+    """Four digits; ``none`` for what is not there."""
+    return "none" if number is None else f"{number:.4g}"
