@@ -2,14 +2,25 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from data.catalog.joins import first_names
 from data.datasets.cases import Case, Prepared, ReadSpec, read_case
 from data.readers.arrays import UNREADABLE
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.notes import note
+
+# Changed when the same files would be prepared as other arrays, so that those of older versions are made anew.
+VERSION = 2
+# Bytes of a case's name in a file's: of the 255 that file systems allow, the digest and a temporary file need some.
+LONGEST_NAME = 100
+
+LAST_FIELD = Prepared._fields[-1]
+LAST_ENDING = f"_{LAST_FIELD}.npy"
 
 
 class CaseCache:
@@ -19,7 +30,8 @@ class CaseCache:
 
     Args:
         folder: where they lie.
-        reading: how cases are read; another one, or another file, has other names here.
+        reading: how cases are read. Another one has other names here, as has another file: one at another path, of
+            another size or another modification time.
     """
 
     def __init__(self, folder: str | Path, reading: ReadSpec) -> None:
@@ -27,7 +39,7 @@ class CaseCache:
 
     def file(self, case: Case, field: str) -> Path:
         """The file of one array of a case."""
-        facts: list[object] = [tuple(self.reading)]
+        facts: list[object] = [VERSION, tuple(self.reading)]
         for path in (*case.images, case.mask):
             try:
                 status = path.stat()
@@ -35,7 +47,26 @@ class CaseCache:
                 raise UserError(f"expected a file of {case.name}, there is none at {path}") from None
             facts.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
-        return self.folder / f"{case.name.replace(os.sep, '_')}_{digest}_{field}.npy"
+        return self.folder / f"{_short(case.name)}_{digest}_{field}.npy"
+
+    def note_outdated(self, cases: Sequence[Case]) -> None:
+        """Say on stderr which cases were prepared before, but of other files, in another way or by another version."""
+        if not self.folder.is_dir():
+            return
+        prepared = {name.removesuffix(LAST_ENDING) for name in os.listdir(self.folder) if name.endswith(LAST_ENDING)}
+        before = {name.rpartition("_")[0] for name in prepared}
+        outdated = [case.name for case in cases if _short(case.name) in before and not self._has(case, prepared)]
+        if outdated:
+            note(
+                f"--cache: {len(outdated)} of {len(cases)} cases in {self.folder} were prepared of other files, with "
+                f"other settings or by another version, and are prepared anew ({first_names(outdated)})"
+            )
+
+    def _has(self, case: Case, prepared: set[str]) -> bool:
+        try:
+            return self.file(case, LAST_FIELD).name.removesuffix(LAST_ENDING) in prepared
+        except UserError:  # reading it says what is missing
+            return True
 
     def __call__(self, case: Case) -> Prepared:
         """The case; read and kept first where it is not there yet."""
@@ -53,3 +84,8 @@ class CaseCache:
             return Prepared(*(np.load(file, mmap_mode="r") for file in files))
         except UNREADABLE as error:
             raise UserError(f"--cache: {files[0]} or one beside it is damaged ({error}); remove it") from None
+
+
+def _short(name: str) -> str:
+    """A case's name as the beginning of a file's."""
+    return os.fsencode(name.replace("/", "_"))[:LONGEST_NAME].decode("utf-8", "ignore")
