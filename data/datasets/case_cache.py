@@ -9,7 +9,8 @@ import numpy as np
 
 from data.catalog.joins import first_names
 from data.datasets.cases import Case, Prepared, ReadSpec, read_case
-from data.readers.arrays import UNREADABLE
+from data.readers.arrays import read_array
+from data.readers.itk import files_of
 from utils.atomic import whole_file
 from utils.errors import UserError
 from utils.notes import note
@@ -42,10 +43,11 @@ class CaseCache:
         facts: list[object] = [VERSION, tuple(self.reading)]
         for path in (*case.images, case.mask):
             try:
-                status = path.stat()
+                path.stat()
+                files = [(str(file.resolve()), file.stat()) for file in files_of(path)]
             except OSError:
                 raise UserError(f"expected a file of {case.name}, there is none at {path}") from None
-            facts.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
+            facts += [(name, status.st_size, status.st_mtime_ns) for name, status in files]
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
         return self.folder / f"{_short(case.name)}_{digest}_{field}.npy"
 
@@ -80,10 +82,9 @@ class CaseCache:
             for path, array in zip(files, prepared, strict=True):
                 with whole_file(path) as file:
                     np.save(file, array)
-        try:
-            return Prepared(*(np.load(file, mmap_mode="r") for file in files))
-        except UNREADABLE as error:
-            raise UserError(f"--cache: {files[0]} or one beside it is damaged ({error}); remove it") from None
+        return Prepared(
+            *(read_array(file, what="a case prepared for --cache, to be removed", mapped=True) for file in files)
+        )
 
 
 def _short(name: str) -> str:

@@ -16,7 +16,7 @@ from data.catalog.joins import first_names
 from data.catalog.lists import fingerprint, list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
 from data.catalog.scans import holds_scans, list_name, split_of
-from data.readers.arrays import UNREADABLE
+from data.readers.arrays import read_array
 from utils.errors import UserError
 from utils.notes import note
 from utils.records import RawCrops
@@ -127,14 +127,8 @@ def read_crop(crop: CropFile) -> tuple[Tensor, Tensor]:
 
 
 def _read_array(path: Path) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"expected crops, there is no file {path}") from None
-    except UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: expected an array of crops, it is damaged or something else ({reason})") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype.kind != "f" or not array.size:
+    array = read_array(path, what="crops")
+    if array.ndim != 4 or array.dtype.kind != "f" or not array.size:
         raise UserError(f"{path}: expected crops of floating point numbers with 4 dimensions")
     array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():

@@ -20,7 +20,7 @@ def read_array(path: Path, *, what: str, mapped: bool = False) -> np.ndarray:
 
     Args:
         path: the file.
-        what: what it should hold, for errors: ``'a volume'``.
+        what: what it should hold, for errors: ``'voxels'``.
         mapped: map it into memory, and read only what is looked at.
 
     Raises:
@@ -39,4 +39,4 @@ def read_array(path: Path, *, what: str, mapped: bool = False) -> np.ndarray:
         raise UserError(f"expected {what}, there is no file {path}") from None
     except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: expected {what} as .npy, it is damaged or something else ({reason})") from None
+        raise UserError(f"{path}: expected an array of {what}, it is damaged or something else ({reason})") from None

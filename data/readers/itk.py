@@ -42,6 +42,18 @@ def unread(path: Path, error: BaseException) -> UserError:
     return UserError(f"{path}: expected a volume, it cannot be read ({last_line(error)})")
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file of an image or a volume, and the one in which its header says that the voxels are.
+
+    Raises:
+        UserError: the file is missing, or its header is damaged.
+    """
+    if ending_of(path) not in KINDS:
+        return (path,)
+    find, _ = KINDS[ending_of(path)]
+    return tuple(dict.fromkeys((path, find(path).file)))
+
+
 def open_volume(path: Path) -> OpenVolume:
     """Check a file's header, its geometry and that all its voxels are there.
 

@@ -7,43 +7,38 @@ from pathlib import Path
 from utils.errors import UserError
 
 
-def read_columns(table: Path, *columns: str) -> list[tuple[str, ...]]:
-    """Some columns of a CSV table.
-
-    Raises:
-        UserError: the table cannot be read, lacks a column, or has a row without it.
-    """
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                expected = " and ".join(map(repr, columns))
-                raise UserError(f"{table}: expected the column{'s' * (len(columns) > 1)} {expected}")
-            rows = [tuple(row[column] for column in columns) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: expected a table in UTF-8 ({error})") from None
-    short = next((i for i, row in enumerate(rows) if None in row), None)
-    if short is not None:
-        raise UserError(f"{table}: its row {short + 1} is cut short")
-    return rows
-
-
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file.
+    """The rows of a CSV file in UTF-8, by the names in its first line; lines that are blank are left out.
+
+    Args:
+        path: the file.
+        columns: which must be there once, with a value in every row. Others are read too, and may be blank.
 
     Raises:
-        UserError: it cannot be read, or lacks a column or a value.
+        UserError: it cannot be read, lacks a column or a value, or a row has more or fewer cells than the first line.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restkey="", restval=None)
             rows, found = list(reader), list(reader.fieldnames or [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: expected a table in UTF-8 ({error})") from None
-    missing = [column for column in columns if column not in found]
-    if missing:
+    if not set(columns) <= set(found):
         raise UserError(f"{path}: expected the columns {','.join(columns)}, got {','.join(found) or 'none'}")
+    if twice := [column for column in columns if found.count(column) > 1]:
+        raise UserError(f"{path}: expected one column named {twice[0]}, got {found.count(twice[0])}")
     for number, row in enumerate(rows, start=1):
+        _check_cells(path, number, row, found)
         if any(not row[column] for column in columns):
             raise UserError(f"{path}: expected {','.join(columns)} in every row, row {number} lacks one")
     return rows
+
+
+def _check_cells(path: Path, number: int, row: dict[str, str], columns: Sequence[str]) -> None:
+    """A comma too few or too many shifts values into columns that are not theirs."""
+    # Some tables end their lines in a comma: cells without a name hold nothing.
+    surplus = row.pop("", None)
+    if any(row[column] is None for column in columns if column):
+        raise UserError(f"{path}: its row {number} is cut short: expected {len(columns)} values")
+    if surplus and any(surplus):
+        raise UserError(f"{path}: expected {len(columns)} values a row, row {number} has more; is a comma unquoted?")

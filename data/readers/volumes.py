@@ -31,7 +31,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry | None]:
         UserError: the file is missing, damaged, absurdly large, not 3D, or holds values that are not finite.
     """
     if ending_of(path) == ".npy":
-        array = read_array(path, what="a volume")
+        array = read_array(path, what="voxels")
         if array.dtype.kind not in "iufb" or array.ndim != 3 or not array.size:
             raise UserError(f"{path}: expected a volume of numbers with 3 dimensions, got {array.dtype} {array.shape}")
         require_finite(path, array)
