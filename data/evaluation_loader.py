@@ -1,5 +1,6 @@
 """Batches of every sample once, in order."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.datasets.raw import RawDataset
 from utils.errors import UserError
-from utils.workers import start_worker
+from utils.progress import progress
+from utils.workers import read_with_workers, start_worker
 
 
 class _Readable(Dataset):
@@ -45,18 +47,22 @@ class EvaluationLoader:
     ) -> None:  # fmt: skip
         self.dataset, self.max_bad = dataset, max_bad
         self.bad: dict[str, str] = {}
-        self.loader = DataLoader(
-            _Readable(dataset, range(rank, len(dataset), world_size)), batch_size=batch_size, num_workers=workers,
-            collate_fn=list, worker_init_fn=start_worker,
-        )  # fmt: skip
+        self.batch_size, self.workers, self.is_main = batch_size, workers, rank == 0
+        self.indices = range(rank, len(dataset), world_size)
 
     def __iter__(self) -> Iterator[tuple[list[int], Any]]:
         """(indices, batch).
 
         Raises:
-            UserError: more than ``max_bad`` of the samples are broken.
+            UserError: more than ``max_bad`` of the samples are broken, workers die again and again, or the machine has
+                no room for them.
         """
-        for items in self.loader:
+        count = math.ceil(len(self.indices) / self.batch_size)
+        batches = read_with_workers(self._open_loader, count, workers=self.workers)
+        for items in progress(
+            batches, name="evaluation", unit="sample", total=len(self.indices), units_each=self.batch_size,
+            keep_bar=False, active=self.is_main,
+        ):  # fmt: skip
             self.bad.update({self.dataset.name(index): reason for index, sample, reason in items if sample is None})
             if len(self.bad) > self.max_bad * len(self.dataset):
                 raise UserError(
@@ -67,3 +73,9 @@ class EvaluationLoader:
             good = [(index, sample) for index, sample, _ in items if sample is not None]
             if good:
                 yield [index for index, _ in good], self.dataset.collate([sample for _, sample in good])
+
+    def _open_loader(self, read: int, deaths: int) -> DataLoader:
+        return DataLoader(
+            _Readable(self.dataset, self.indices[read * self.batch_size :]), batch_size=self.batch_size,
+            num_workers=self.workers, collate_fn=list, worker_init_fn=start_worker,
+        )  # fmt: skip

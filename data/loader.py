@@ -1,9 +1,5 @@
 """Batches in an order that is a pure function of (seed, epoch), from any step on, with broken samples replaced."""
 
-import contextlib
-import signal
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,13 +9,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.datasets.raw import RawDataset
 from utils.errors import UsageError, UserError
+from utils.progress import say
 from utils.seeding import seed_of, torch_generator
-from utils.workers import start_worker
+from utils.workers import read_with_workers, start_worker
 
 # A sample that is broken is replaced by another, that one if broken by yet another, and so on.
 TRIES = 20
-# A worker that dies is replaced, so often an epoch.
-RESTARTS = 3
 
 Key = tuple[int, int]
 """(epoch, index) of a sample."""
@@ -89,24 +84,6 @@ class _Collate:
         return self.dataset.collate([sample for sample, _ in samples]), broken
 
 
-@contextlib.contextmanager
-def _no_interruption() -> Iterator[None]:
-    """Keep torch from raising a worker's death, by its handler of SIGCHLD, in the midst of the use of a batch.
-
-    It is raised afterwards instead.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-    if callable(handler):
-        handler(signal.SIGCHLD, None)
-
-
 class Loader:
     """Batches of raw samples.
 
@@ -155,38 +132,30 @@ class Loader:
         """The batches of an epoch from ``first_step`` on: RawImages or RawCrops, on the CPU.
 
         Raises:
-            UserError: more than ``max_bad`` of the samples are broken, or workers die again and again.
+            UserError: more than ``max_bad`` of the samples are broken, workers die again and again, or the machine has
+                no room for them.
         """
-        step, restarts = first_step, 0
-        while step < self.steps_per_epoch:
-            self.order.epoch, self.order.first_step = epoch, step
-            try:
-                for batch, broken in self.loader:
-                    self._note(broken)
-                    if batch is None:
-                        last = next(reversed(broken.values()))
-                        raise UserError(f"{TRIES} samples in a row could not be read, the last: {last}")
-                    step += 1
-                    with _no_interruption():
-                        yield batch
-            except RuntimeError as error:
-                # A bug in a worker's code comes as "Caught ... in DataLoader worker process", with no pid.
-                if not str(error).startswith("DataLoader worker (pid"):
-                    raise
-                restarts += 1
-                if restarts > RESTARTS:
-                    raise UserError(
-                        f"loader workers died {restarts} times in one epoch ({error}); give less to --workers, or 0"
-                    ) from error
-                print(f"a loader worker died ({error}); starting new ones at step {step}", file=sys.stderr)
+
+        def open_loader(read: int, deaths: int) -> DataLoader:
+            self.order.epoch, self.order.first_step = epoch, first_step + read
+            if deaths:
                 self.loader = DataLoader(self.samples, **self.settings)
+            return self.loader
+
+        count, workers = self.steps_per_epoch - first_step, self.settings["num_workers"]
+        for batch, broken in read_with_workers(open_loader, count, workers=workers):
+            self._note(broken)
+            if batch is None:
+                last = next(reversed(broken.values()))
+                raise UserError(f"{TRIES} samples in a row could not be read, the last: {last}")
+            yield batch
 
     def _note(self, broken: dict[int, str]) -> None:
         for index, reason in broken.items():
             name = self.dataset.name(index)
             if name not in self.bad:
                 self.bad[name] = reason
-                print(f"replaced a broken sample: {reason}", file=sys.stderr)
+                say(f"replaced a broken sample: {reason}")
         if len(self.bad) > self.max_bad * len(self.dataset):
             first = next(iter(self.bad.values()))
             raise UserError(

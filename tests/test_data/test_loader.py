@@ -9,8 +9,9 @@ from multiprocessing import active_children
 import pytest
 import torch
 
-from data.loader import RESTARTS, TRIES, Loader
+from data.loader import TRIES, Loader
 from utils.errors import UsageError, UserError
+from utils.workers import RESTARTS
 
 
 class Numbers:
