@@ -26,7 +26,7 @@ CONVOLUTIONS: tuple[Any, ...] = (
 )  # fmt: skip
 # The other functions that autocast has compute in half precision; attention has kernels of its own kind.
 PRODUCTS: tuple[Any, ...] = (
-    *CONVOLUTIONS, F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.mm, torch.addmm,
+    *CONVOLUTIONS, F.linear, torch.matmul, Tensor.matmul, torch.bmm, torch.mm, torch.addmm,
     torch.baddbmm, torch.einsum, F.scaled_dot_product_attention,
 )  # fmt: skip
 # Rounding to bf16 gives half a percent; memory that nobody wrote gives 90 and more.
