@@ -226,7 +226,7 @@ def main() -> int:
     scans, unreadable = choose_scans(Path(options.data), save, options.fold, verbose=world.is_main)
     prepare_folder(save)
     failures = preprocess_all(scans[world.rank :: world.size], settings, workers=options.workers, world=world)
-    manifest = write_manifest(save, failures, [scan.listed for scan in scans])
+    manifest = write_manifest(save, failures)
     return conclude(manifest, scans, unreadable, save=save, max_bad=options.max_bad)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,13 @@ def read_manifest(save: Path, unrecorded: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def write_manifest(save: Path, unrecorded: Mapping[str, str], names: Iterable[str]) -> dict[str, Any]:
+def write_manifest(save: Path, unrecorded: Mapping[str, str]) -> dict[str, Any]:
     """Write what all processes together have made so far; the last one to finish writes it in full.
 
     Args:
         save: the folder of the crops.
-        unrecorded: why scans of this process failed, of which some may have no record.
-        names: all scans of this run; failures that another process wrote of these are kept where they have no record.
+        unrecorded: why scans of this process failed, of which some may have no record. What the manifest says of others
+            without one is kept: another process knew why.
 
     Returns:
         The manifest.
@@ -76,8 +76,7 @@ def write_manifest(save: Path, unrecorded: Mapping[str, str], names: Iterable[st
     Raises:
         UserError: it cannot be written.
     """
-    known, written = set(names), None
-    kept = {name: reason for name, reason in read_failures(save).items() if name in known} | dict(unrecorded)
+    written, kept = None, read_failures(save) | dict(unrecorded)
     while written != (manifest := read_manifest(save, kept)):
         with whole_file(save / MANIFEST, "w") as file:
             json.dump(manifest, file, indent=1)
