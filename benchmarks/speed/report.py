@@ -1,7 +1,6 @@
 """A run's figures as a table, as JSON and as a chart."""
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from benchmarks.speed.figures import Measurement, Result, Skipped
 from utils.atomic import whole_file
+from utils.cores import available_cores
 from utils.provenance import describe_program
 
 JSON_FILE, CHART_FILE = "benchmarks.json", "benchmarks.png"
@@ -21,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         **describe_program(),
