@@ -13,7 +13,7 @@ from data.readers.geometry import Geometry, require_geometry
 from data.readers.metaimage import stored_in_metaimage
 from data.readers.nifti import stored_in_nifti
 from data.readers.nrrd import stored_in_nrrd
-from data.readers.stored import Stored, check_stored
+from data.readers.stored import Stored, check_stored, not_finite
 from utils.errors import UserError
 
 # By ending, in small letters: who says where the voxels lie, and SimpleITK's reader.
@@ -105,8 +105,7 @@ def read_image(path: Path, volume: OpenVolume) -> sitk.Image:
 def require_finite(path: Path, values: np.ndarray) -> None:
     """Raises a UserError that counts NaN and infinite values."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = values.size - np.count_nonzero(np.isfinite(values))
-        raise UserError(f"{path}: holds values that are not finite: NaN or infinite in {bad} of {values.size} voxels")
+        raise not_finite(path, int(np.count_nonzero(~np.isfinite(values))), values.size)
 
 
 def _decimal(numbers: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,57 +1,91 @@
-"""Headers of NIfTI-1 and NIfTI-2 (``.nii``, ``.nii.gz``), as far as they say how long a file must be."""
+"""Headers of NIfTI-1 (``.nii``, ``.nii.gz``), where SimpleITK reads on in silence.
+
+It takes 1 mm for a voxel of no size, and 0 for a value that is not a number.
+"""
 
 import math
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from data.readers.stored import Stored, read_head
 from utils.errors import UserError
 
-# Bytes of a voxel by datatype; colours and complex numbers are no scans.
-BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+LENGTH, LENGTH_OF_2 = 348, 540  # bytes of a header, its own first number; those of NIfTI-2
+# NumPy's kind by datatype; colours and complex numbers are no scans.
+KINDS = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+SCALE_TOLERANCE = 0.01  # by which share the two places that say how large voxels are may differ
 
 
-class _Fields(NamedTuple):
-    """Where a version of NIfTI keeps what is read here: formats of struct and bytes from the start."""
+class _Header(NamedTuple):
+    """The fields that are read here; names as in nifti1.h."""
 
-    magic: tuple[int, bytes]
-    sizes: tuple[str, int]
+    dim: tuple[int, ...]
     datatype: int
-    voxel_offset: tuple[str, int]
-
-
-# By the number in a header's first four bytes, its own length.
-VERSIONS = {
-    348: _Fields((344, b"n+1\0"), ("8h", 40), 70, ("f", 108)),
-    540: _Fields((4, b"n+2\0"), ("8q", 16), 12, ("q", 168)),
-}
+    bitpix: int
+    pixdim: tuple[float, ...]
+    vox_offset: float
+    qform_code: int
+    sform_code: int
+    srow: np.ndarray
+    magic: bytes
 
 
 def stored_in_nifti(path: Path) -> Stored:
     """Where a NIfTI keeps its voxels.
 
     Raises:
-        UserError: the file is missing, is no NIfTI with its voxels in it, or its header claims what cannot be.
+        UserError: the file is missing, is no NIfTI-1 with its voxels in it, or its header claims what cannot be.
     """
-    head, deflated = read_head(path, max(VERSIONS))
-    versions = ((order, n) for order in "<>" for n in VERSIONS if len(head) >= n)
-    found = [(order, n) for order, n in versions if struct.unpack_from(order + "i", head)[0] == n]
-    if not found:
-        raise UserError(f"{path}: expected a NIfTI header, found none")
-    ((order, length),) = found
-    version = VERSIONS[length]
-    place, magic = version.magic
-    if head[place : place + len(magic)] != magic:
-        raise UserError(f"{path}: expected one NIfTI file, header and voxels together ({magic[:3].decode()})")
-    dimensions, *sizes = struct.unpack_from(order + version.sizes[0], head, version.sizes[1])
-    datatype, bits = struct.unpack_from(order + "2h", head, version.datatype)
-    (offset,) = struct.unpack_from(order + version.voxel_offset[0], head, version.voxel_offset[1])
-    if not 1 <= dimensions <= len(sizes) or min(sizes[:dimensions]) < 1:
+    head, deflated = read_head(path, LENGTH)
+    order = next((order for order in "<>" if head[:4] == struct.pack(order + "i", LENGTH)), "")
+    if not order or len(head) < LENGTH:
+        newer = head[:4] in (struct.pack("<i", LENGTH_OF_2), struct.pack(">i", LENGTH_OF_2))
+        raise UserError(f"{path}: expected a NIfTI-1 header, found {'NIfTI-2; convert it' if newer else 'none'}")
+    header = _unpack(head, order)
+    if header.magic != b"n+1\0":
+        raise UserError(f"{path}: expected one NIfTI file, header and voxels together (n+1)")
+    dimensions, *sizes = header.dim
+    if not 3 <= dimensions <= len(sizes) or min(sizes[:dimensions]) < 1:
         raise UserError(f"{path}: expected a volume, its header claims {dimensions} dimensions of {sizes}")
-    if datatype not in BYTES or bits != 8 * BYTES[datatype]:
-        raise UserError(f"{path}: expected one number a voxel, its header claims datatype {datatype} of {bits} bits")
-    if not math.isfinite(offset) or offset < 0:
-        raise UserError(f"{path}: expected its voxels behind its header, which claims an offset of {offset}")
-    # As the library that SimpleITK reads with: voxels begin behind the header and its four bytes of extension.
-    return Stored(path, 0, max(int(offset), length + 4), math.prod(sizes[:dimensions]) * BYTES[datatype], deflated)
+    kind = KINDS.get(header.datatype)
+    if kind is None or header.bitpix != 8 * np.dtype(kind).itemsize:
+        raise UserError(
+            f"{path}: expected one number a voxel, its header claims datatype {header.datatype} of {header.bitpix} bits"
+        )
+    if not header.vox_offset >= LENGTH + 4 or not math.isfinite(header.vox_offset):
+        raise UserError(f"{path}: expected voxels behind its header and extension, at byte {header.vox_offset}")
+    _check_spacing(path, header)
+    length = math.prod(sizes[:dimensions]) * np.dtype(kind).itemsize
+    return Stored(path, 0, int(header.vox_offset), length, deflated, order + kind if kind[0] == "f" else "")
+
+
+def _unpack(head: bytes, order: str) -> _Header:
+    def read(kinds: str, place: int) -> tuple[float, ...]:
+        return struct.unpack_from(order + kinds, head, place)
+
+    sizes = struct.unpack_from(order + "8h", head, 40)
+    datatype, bitpix = struct.unpack_from(order + "2h", head, 70)
+    qform_code, sform_code = struct.unpack_from(order + "2h", head, 252)
+    srow = np.array(read("12f", 280)).reshape(3, 4)
+    return _Header(
+        sizes, datatype, bitpix, read("8f", 76), read("f", 108)[0], qform_code, sform_code, srow, head[344:348]
+    )
+
+
+def _check_spacing(path: Path, header: _Header) -> None:
+    spacing = np.abs(header.pixdim[1:4])
+    if not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise UserError(f"{path}: expected a spacing above 0 mm, its header claims {header.pixdim[1:4]}")
+    # Where there is a qform SimpleITK takes that: the other may then lead into the space of an atlas.
+    if header.sform_code > 0 and header.qform_code == 0:
+        steps = np.linalg.norm(header.srow[:, :3], axis=0)
+        if not np.allclose(steps, spacing, rtol=SCALE_TOLERANCE):
+            raise UserError(
+                f"{path}: expected one spacing, its header claims {spacing.tolist()} mm in pixdim and "
+                f"{steps.tolist()} mm in its sform"
+            )

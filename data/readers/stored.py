@@ -2,8 +2,11 @@
 
 import functools
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from utils.errors import UserError
 
@@ -23,6 +26,8 @@ class Stored(NamedTuple):
     length: int
     """Bytes of all voxels."""
     deflated: bool
+    floats: str = ""
+    """NumPy's kind of floating point numbers that are to be looked at, since SimpleITK hides those that are none."""
 
 
 class _Damaged(Exception):
@@ -53,14 +58,13 @@ def check_stored(path: Path, stored: Stored) -> None:
     """Compare what a header claims with what is there: all bytes, no more, and the check sums of deflated ones.
 
     Raises:
-        UserError: the file is cut short, too long or damaged.
+        UserError: the file is cut short, too long or damaged, or holds values that are not finite.
     """
     try:
         status = stored.file.stat()
-        if stored.deflated:
-            found = _inflated_length(stored, status.st_size, status.st_mtime_ns) - stored.skip
-        else:
-            found = status.st_size - stored.start - stored.skip
+        found, bad = status.st_size - stored.start - stored.skip, 0
+        if stored.deflated or (stored.floats and found == stored.length):
+            found, bad = _look_at(stored, status.st_size, status.st_mtime_ns)
     except _Damaged as error:
         raise UserError(f"{path}: {stored.file.name} is damaged ({error})") from None
     except OSError as error:
@@ -71,32 +75,59 @@ def check_stored(path: Path, stored: Stored) -> None:
             f"{'more' if stored.deflated and found > stored.length else max(found, 0)}: "
             f"{'cut short' if found < stored.length else 'too long'}"
         )
+    if bad:
+        raise not_finite(path, bad, stored.length // np.dtype(stored.floats).itemsize)
 
 
-# A scan of which many cubes are cut is inflated for its check sums once.
+def not_finite(path: Path, bad: int, voxels: int) -> UserError:
+    """The one line of a volume with values that are no numbers."""
+    return UserError(f"{path}: holds values that are not finite: NaN or infinite in {bad} of {voxels} voxels")
+
+
+# A scan of which many cubes are cut is looked at whole once.
 @functools.lru_cache(maxsize=4096)
-def _inflated_length(stored: Stored, size: int, modified: int) -> int:
-    """Bytes that a file inflates to, counted up to the first that is too many; ``modified`` and ``size`` are its key.
+def _look_at(stored: Stored, size: int, modified: int) -> tuple[int, int]:
+    """How many bytes of voxels there are, counted up to the first that is too many, and how many values are not finite.
 
-    Inflated in pieces, so that a file that claims little and holds much cannot fill the memory.
+    Args:
+        stored: where.
+        size, modified: of the file; with them what was seen is kept.
     """
-    limit, total = stored.skip + stored.length, 0
-    inflater, ended = zlib.decompressobj(ZLIB_OR_GZIP), False
+    total, bad, rest = -stored.skip, 0, b""
+    for piece in _inflated(stored) if stored.deflated else _read(stored):
+        voxels = rest + piece[max(-total, 0) :] if stored.floats else b""
+        total += len(piece)
+        if total > stored.length:
+            break
+        if stored.floats:
+            whole = len(voxels) - len(voxels) % np.dtype(stored.floats).itemsize
+            bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(voxels[:whole], stored.floats))))
+            rest = voxels[whole:]
+    return total, bad
+
+
+def _read(stored: Stored) -> Iterator[bytes]:
     with open(stored.file, "rb") as file:
         file.seek(stored.start)
-        try:
-            while (content := file.read(PIECE)) and total <= limit:
-                while content and total <= limit:
-                    if ended:  # A gzip may consist of several; nothing else may follow.
-                        inflater = zlib.decompressobj(ZLIB_OR_GZIP)
-                    inflated = inflater.decompress(content, PIECE)
-                    total += len(inflated)
-                    ended = inflater.eof
-                    content = inflater.unused_data if ended else inflater.unconsumed_tail
-        except zlib.error as error:
-            raise _Damaged(error) from None
-    if not ended and total <= limit:
-        total += len(inflater.flush())
-        if not inflater.eof:
-            raise _Damaged(f"its stream is cut short after {total} bytes")
-    return total
+        while content := file.read(PIECE):
+            yield content
+
+
+def _inflated(stored: Stored) -> Iterator[bytes]:
+    """A stream in pieces, so that a file that claims little and holds much cannot fill the memory."""
+    inflater, ended = zlib.decompressobj(ZLIB_OR_GZIP), False
+    try:
+        for read in _read(stored):
+            content = read
+            while content:
+                if ended:  # A gzip may consist of several; nothing else may follow.
+                    inflater = zlib.decompressobj(ZLIB_OR_GZIP)
+                yield inflater.decompress(content, PIECE)
+                ended = inflater.eof
+                content = inflater.unused_data if ended else inflater.unconsumed_tail
+        if not ended:
+            yield inflater.flush()
+    except zlib.error as error:
+        raise _Damaged(error) from None
+    if not inflater.eof:
+        raise _Damaged("its stream is cut short")
