@@ -44,6 +44,7 @@ def index_chest(root: str | Path) -> FileIndex:
     names = {folder: names_in(folder, ENDINGS) for folder in folders.values()}
     names = {folder: found for folder, found in names.items() if len(found)}
     direct = names_in(root, ENDINGS)
+    places.append(root / "masks")  # of these images, as the phantoms have them
     elsewhere = [path.name for path in find(root) if path not in places and _holds_images(path)]
     if not names and len(direct):
         names, direct = {root: direct}, NameList.of([])

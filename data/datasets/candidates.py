@@ -265,6 +265,7 @@ def open_candidates(
 def _account(table: Path, candidates: Candidates, scans: Mapping[str, ScanFile]) -> None:
     """People who fetched some subsets have the table of all."""
     absent = [name for name in candidates.scans if name not in scans]
+    lost = len(candidates.of(absent).labels)
     if len(absent) == len(candidates.scans):
         raise UserError(
             f"{table}: expected candidates in the scans of --data, none of its {len(absent)} scans is there "
@@ -272,6 +273,7 @@ def _account(table: Path, candidates: Candidates, scans: Mapping[str, ScanFile])
         )
     without = sorted(scans.keys() - set(candidates.scans))
     note_join(
-        table, Side(len(candidates.scans), "scans with candidates", "in --data", "not: left out", absent),
+        table,
+        Side(len(candidates.scans), "scans with candidates", "in --data", f"not: {lost} candidates left out", absent),
         Side(len(scans), "scans of --data", "with candidates", "without: left out", without),
     )  # fmt: skip

@@ -69,6 +69,8 @@ class CaseCrops(_Cases):
         super().__init__(cases, layout)
         self.crop, self.seed = tuple(crop), seed
         self.cache = CaseCache(cache, layout.reading) if cache else None
+        if self.cache is not None:
+            self.cache.note_outdated(self.cases)
 
     def _prepared(self, case: Case) -> Prepared:
         return read_case(case, self.reading)[0] if self.cache is None else self.cache(case)
@@ -176,9 +178,10 @@ def _read_lists(name: str, lists: ListFolders, index: FileIndex, layout: Layout)
         return {}
     read = {split: lists.read(name, split, index) for split in ("test", "train")}
     listed = {split: found for split, found in read.items() if found is not None}
-    for found in listed.values():
-        note_join(found.source, listed_side(found))
-    if "train" in listed:
-        left = [case for case in index.left_over(*listed.values()) if "test" in listed or case not in layout.test]
-        note_join(listed["train"].source, Side(len(index), "cases of --data", "in a list", "cases in no list", left))
+    for split, found in listed.items():
+        sides = [listed_side(found)]
+        if split == "train":
+            left = [case for case in index.left_over(*listed.values()) if "test" in listed or case not in layout.test]
+            sides.append(Side(len(index), "cases of --data", "in a list", "cases in no list", left))
+        note_join(found.source, *sides)
     return listed

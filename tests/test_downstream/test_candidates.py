@@ -184,7 +184,7 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
         ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,x,0\n", "three numbers in mm and a class of 0 or 1"),
         ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,inf,0\n", "in row 1"),
         ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2,3,2\n", "three numbers in mm and a class of 0 or 1"),
-        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2\n", "row 1 lacks one"),
+        ("seriesuid,coordX,coordY,coordZ,class\n1.3.6.0,1,2\n", "row 1 is cut short"),
         ("seriesuid,coordX,coordY,coordZ,class\nelsewhere,1,2,3,1\n", "none of its 1 scans is there"),
     ):
         table.write_text(content)
@@ -193,12 +193,9 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
     write_table(table, [*rows[1:], ["elsewhere", 1, 2, 3, 1]])
     parts = open_candidates(root=copy, lists=ListFolders.at(tmp_path / "lists"), ratio=0.3, seed=1, cube=CUBE)
     said = capsys.readouterr().err
-    assert (
-        "1 candidates in 1 scans that are not in" in said
-        and "elsewhere" in said
-        and "elsewhere" not in parts.test.files
-    )
-    write_table(table, [[name, 1e4, y, z, label] for name, _, y, z, label in rows[1:]])
+    assert "9 of 10 scans with candidates in --data, 1 not: 1 candidates left out (elsewhere); 9 of 9 scans" in said
+    assert "elsewhere" not in parts.test.files
+    write_table(table, [[name, 1e4 + float(x), y, z, label] for name, x, y, z, label in rows[1:]])
     refused("expected candidates within the scan")
     # A listed scan whose file is gone.
     write_table(table, rows[1:])

@@ -110,10 +110,12 @@ def test_wrong_input_is_one_line(nih, tmp_path, monkeypatch, capsys):
     (tmp_path / "given").mkdir()
     names = [path.name for path in sorted((nih / "images").iterdir())]
     (tmp_path / "given" / "chest_train.txt").write_text("".join(name + "\n" for name in names))
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "images").symlink_to(nih / "images")
     (tmp_path / "broken.pt").write_text("no weights")
     for options, message in (
         (["--ratio", 1.0], "give a smaller --ratio"),
-        (["--lists", tmp_path / "given"], "expected a name and 14 labels"),
+        (["--lists", tmp_path / "given", "--data", tmp_path / "bare"], "expected a name and 14 labels"),
         (["--weight", tmp_path / "broken.pt"], "broken.pt holds more than tensors"),
     ):
         status, error = run(monkeypatch, capsys, *options_of(nih, tmp_path / "out"), *options)
@@ -121,7 +123,8 @@ def test_wrong_input_is_one_line(nih, tmp_path, monkeypatch, capsys):
         assert status == 1 and len(lines) == 1 and message in lines[0], error
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     status, error = run(monkeypatch, capsys, *options_of(nih, tmp_path / "out"))
-    assert status == 1 and "requirements-downstream.txt" in error and not (tmp_path / "out").exists()
+    assert status == 1 and "requirements-downstream.txt" in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_no_patient_is_in_two_parts_and_all_images_are_in_one():

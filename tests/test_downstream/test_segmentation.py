@@ -229,14 +229,15 @@ def test_wrong_input_is_one_line(brats, flat, tmp_path, monkeypatch, capsys):
         ("folder", 2, brats, "expected files of .png"),
         ("folder", 2, unmasked, "no mask of"),
         ("folder", 2, tables, "patients.csv: expected the columns name,patient, got name,person"),
-        ("folder", 2, listed, "there is no 'x99.png'"),
+        ("folder", 2, listed, "test.txt: expected names of images, none of its 1 is one (x99.png)"),
     ):
         status, error = run(monkeypatch, capsys, *options_of(root, tmp_path / "out", name, dim))
         lines = [line for line in error.splitlines() if "error:" in line]
         assert status == 1 and len(lines) == 1 and message in lines[0], error
     monkeypatch.setitem(sys.modules, "monai.metrics", None)
     status, error = run(monkeypatch, capsys, *options_of(flat, tmp_path / "out", "folder", 2))
-    assert status == 1 and "requirements-downstream.txt" in error and not (tmp_path / "out").exists()
+    assert status == 1 and "requirements-downstream.txt" in error
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def case_of(tmp_path, image, mask, spacing=(1.0, 1.0, 1.0)):
