@@ -2,13 +2,13 @@
 
 import importlib
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.recorder import Recorder
 from utils.atomic import whole_file
+from utils.optional import import_for_picture
 
 FILE = "curves.png"
 # In metrics.jsonl, but no curve: the axis, counts that are nearly always 0, and β, which follows from the epoch.
@@ -30,14 +30,12 @@ def series_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], 
     return series
 
 
-def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any:
-    """A matplotlib Figure with one plot for each number; nothing of matplotlib's global state is touched.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any | None:
+    """A matplotlib Figure with one plot for each number, None without matplotlib; its global state is not touched."""
     # Loaded where it is needed, since runs do without it.
-    figures = importlib.import_module("matplotlib.figure")
+    figures = import_for_picture("matplotlib.figure", FILE)
+    if figures is None:
+        return None
     ticker = importlib.import_module("matplotlib.ticker")
     series = series_of(lines)
     rows = max(1, math.ceil(len(series) / COLUMNS))
@@ -56,18 +54,20 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
-def write_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the curves into a PNG.
+def write_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Draw the curves into a PNG; False, and a line on stderr, without matplotlib.
 
     Raises:
-        ImportError: matplotlib is not installed.
         UserError: the file cannot be written.
     """
     figure = draw_curves(lines)
+    if figure is None:
+        return False
     agg = importlib.import_module("matplotlib.backends.backend_agg")
     canvas = agg.FigureCanvasAgg(figure)
     with whole_file(path) as file:
         canvas.print_png(file)
+    return True
 
 
 class CurvePictures:
@@ -79,13 +79,5 @@ class CurvePictures:
 
     def __call__(self, epoch: int, batch: Any) -> None:
         due = epoch % self.every == 0 or epoch == self.epochs
-        if not (self.recorder.active and due and self.has_matplotlib):
-            return
-        try:
-            write_curves(self.recorder.metric_lines(), self.recorder.output / FILE)
-        except ImportError:
-            self.has_matplotlib = False
-            print(
-                f"{FILE} is left out: matplotlib is not installed (pip install -r requirements-downstream.txt)",
-                file=sys.stderr,
-            )
+        if self.recorder.active and due and self.has_matplotlib:
+            self.has_matplotlib = write_curves(self.recorder.metric_lines(), self.recorder.output / FILE)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
@@ -19,7 +18,7 @@ from engine.recorder import Recorder
 from engine.run_state import Position, RunState
 from engine.stopping import Stopped, StopSignals
 from utils.checkpoints import LARGEST_VARIANCE, REMEDY, find_absurd
-from utils.distributed import all_reduce_max_, barrier, replica_devices, unwrapped
+from utils.distributed import all_reduce_max_, barrier, gather, replica_devices, unwrapped
 from utils.errors import UserError
 from utils.records import StepOutput
 from utils.seeding import seed_of
@@ -350,9 +349,5 @@ class Trainer:
 
     def collect_bad_samples(self) -> None:
         """Bring together what every process found broken."""
-        everyone = [self.loader.bad]
-        if dist.is_initialized():
-            everyone = [{} for _ in range(self.world.size)]
-            dist.all_gather_object(everyone, self.loader.bad)
-        for found in everyone:
+        for found in gather(self.loader.bad):
             self.bad_samples.update(found)
