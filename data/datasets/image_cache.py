@@ -21,6 +21,7 @@ from utils.errors import UserError
 from utils.main_first import main_first
 from utils.progress import progress, say
 from utils.reserve import reserve
+from utils.workers import read_with_workers, start_worker
 
 # Changed when the same images would give other pixels, so that those of older versions are made anew.
 VERSION = 2
@@ -133,9 +134,9 @@ class CachedImages(ImageFiles):
 
     def _make(self, maps: Maps, workers: int) -> None:
         todo = np.flatnonzero(maps.sizes[:, 0] == MISSING)
-        jobs = DataLoader(_Shrunk(self, todo), batch_size=None, num_workers=workers)
+        images = read_with_workers(partial(self._open_loader, todo, workers), len(todo), workers=workers)
         made: dict[int, tuple[int, int]] = {}
-        for index, file, image in progress(jobs, name=f"cache {self.file('pixels')}", unit="image"):
+        for index, file, image in progress(images, name=f"cache {self.file('pixels')}", unit="image", total=len(todo)):
             maps.files[index] = file
             if image is None:
                 made[index] = (BROKEN, BROKEN)
@@ -145,6 +146,9 @@ class CachedImages(ImageFiles):
             if len(made) == FLUSH_EVERY:
                 _keep(made, maps)
         _keep(made, maps)
+
+    def _open_loader(self, todo: np.ndarray, workers: int, made: int, deaths: int) -> DataLoader:
+        return DataLoader(_Shrunk(self, todo[made:]), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
 
     def _maps(self, mode: str) -> Maps:
         return Maps(*(self._map(ending, mode) for ending in Maps._fields))
