@@ -1,5 +1,6 @@
 """Errors that a user can mend: one line each, no traceback, and an exit status that tells the two kinds apart."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,32 @@ class UsageError(UserError):
     exit_status = 2
 
 
+# How torch says it, whose class for it is for GPUs alone. In a replica's error a traceback stands before it.
+OUT_OF_MEMORY = re.compile(r"[^\n:]*(out of memory|not enough memory|can't allocate memory)[^\n]*", re.IGNORECASE)
+
+
+def refused_by_machine(error: OSError | MemoryError | RuntimeError) -> UserError | None:
+    """What to do about an error that can come from anywhere: of a disk, memory, open files; None for a bug."""
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return UserError(f"the system refused: {error.strerror or error}{where}")
+    found = OUT_OF_MEMORY.search(str(error))
+    if found or isinstance(error, MemoryError):
+        reason = found[0].strip() if found else str(error) or "out of memory"
+        return UserError(f"{reason}; give less to --b or --workers, or a larger machine")
+    return None
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command line program: errors a user can mend become one line on stderr, and the process exits."""
     program = Path(sys.argv[0]).name
     try:
-        status = main()
+        try:
+            status = main()
+        except (OSError, MemoryError, RuntimeError) as error:
+            if (refused := refused_by_machine(error)) is None:
+                raise
+            raise refused from error
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

@@ -105,7 +105,8 @@ def _is_no_room(error: RuntimeError | OSError) -> bool:
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+    """What went wrong, without a worker's traceback before it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("RuntimeError: ")
 
 
 def _no_room(reason: str) -> UserError:
