@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.catalog.file_index import FileIndex, find, names_in, require_folder
-from data.catalog.folders import is_hidden
+from data.catalog.file_index import FileIndex, names_in, require_folder
+from data.catalog.folders import folders_in, is_hidden
 from data.catalog.joins import Side, first_names, note_join, unique
 from data.catalog.lists import list_path, read_names, seeded_order, write_list_once
 from data.catalog.names import NameList
@@ -37,24 +37,28 @@ def index_chest(root: str | Path) -> FileIndex:
         UserError: no such folder, no images in it, or two of one name.
     """
     root = require_folder(root)
-    places = [root / "images", *(sub for top in sorted(root.glob("images_*")) for sub in (top, top / "images"))]
+    tops = [root / name for name in folders_in(root) if name.startswith("images_")]
+    places = [root / "images", *(place for top in tops for place in (top, top / "images"))]
     folders: dict[Path, Path] = {}  # one of them may be a link to another
     for folder in filter(Path.is_dir, places):
         folders.setdefault(folder.resolve(), folder)
     names = {folder: names_in(folder, ENDINGS) for folder in folders.values()}
     names = {folder: found for folder, found in names.items() if len(found)}
     direct = names_in(root, ENDINGS)
-    places.append(root / "masks")  # of these images, as the phantoms have them
-    elsewhere = [path.name for path in find(root) if path not in places and _holds_images(path)]
+    # Masks are of these images, as the phantoms have them.
+    known = {*places, root / "masks"}
+    others = {folder / name for folder in (root, *folders.values()) for name in folders_in(folder)} - known
+    elsewhere = [str(folder) for folder in sorted(others) if _holds_images(folder)]
     if not names and len(direct):
         names, direct = {root: direct}, NameList.of([])
     if not names:
         hint = f"; there are some in {first_names(elsewhere)}" if elsewhere else ""
         raise UserError(f"--data: expected PNG or JPEG images in {root} or its images/, found none{hint}")
-    if len(direct) or elsewhere:
-        beside = [f"{len(direct)} images in {root} itself"] * bool(len(direct)) + [f"{e}/" for e in elsewhere]
+    if len(direct):
+        elsewhere.insert(0, f"{root} itself with {len(direct)} images")
+    if elsewhere:
         read = first_names([str(folder) for folder in names])
-        note(f"--data: images are read in {read}, not in other places: {', '.join(beside)}")
+        note(f"--data: images are read in {read}, not in {first_names(elsewhere)}")
     return FileIndex(list(names), list(names.values()))
 
 
@@ -62,7 +66,7 @@ def _holds_images(folder: Path) -> bool:
     try:
         with os.scandir(os.fsencode(folder)) as entries:
             return any(e.name.lower().endswith(ENDINGS) and not is_hidden(e.name) for e in entries)
-    except OSError:  # a file, or a folder that is not ours to read
+    except OSError:  # not ours to read
         return False
 
 

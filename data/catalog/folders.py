@@ -64,6 +64,20 @@ def walk(root: str | Path, on_error: Callable[[Path, OSError], None] = _refuse) 
         yield Folder(name, files[::-1])
 
 
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, links to such among them, in order, hidden ones left out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is_folder(entry))
+    except OSError as error:
+        _refuse(folder, error)
+        return []
+
+
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()

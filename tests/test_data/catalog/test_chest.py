@@ -86,15 +86,26 @@ def test_nih_without_images_is_one_line(tmp_path):
 
 
 def test_images_in_all_folders_are_taken_and_those_elsewhere_are_told(tmp_path, capsys):
-    touch(tmp_path, "images/a.png", "images_001/images/b.png", "images_002/c.png", "preview.png", "sorted/d.png", "x/t")
+    touch(
+        tmp_path,
+        "images/a.png",
+        "images_001/images/b.png",
+        "images_002/c.png",
+        "preview.png",
+        "sorted/d.png",
+        "images/deep/e.png",
+        "x/t",
+        "masks/m.png",
+    )
     (tmp_path / "images_003").symlink_to(tmp_path / "images_001")
     assert sorted(index_chest(tmp_path).names) == ["a.png", "b.png", "c.png"]
     (line,) = capsys.readouterr().err.splitlines()
     folders = ", ".join(str(tmp_path / name) for name in ("images", "images_001/images", "images_002"))
     assert line == (
-        f"--data: images are read in {folders}, not in other places: 1 images in {tmp_path} itself, sorted/"
+        f"--data: images are read in {folders}, not in {tmp_path} itself with 1 images, {tmp_path}/images/deep, "
+        f"{tmp_path}/sorted"
     )
-    with pytest.raises(UserError, match="found none; there are some in d"):
+    with pytest.raises(UserError, match="found none; there are some in .*/d$"):
         index_chest(touch(tmp_path / "other", "d/e.png"))
 
 
