@@ -8,9 +8,11 @@ import contextlib
 import io
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,9 @@ from data.catalog.labels import read_chexpert_labels, read_listed_labels
 from data.crop_pairs import read_record
 from data.datasets.luna import CropFile, read_crop
 from data.readers.images import read_grey
+from data.readers.masks import read_mask_image
 from data.readers.tables import read_table
+from data.readers.volumes import load_resampled, read_volume
 from engine.recorder import Recorder
 from engine.run_state import RunState
 from models.pretrained import read_weights
@@ -79,6 +83,62 @@ def test_pictures(folder, name, damage, kept):
     path.write_bytes(damaged(PICTURES[name], damage, kept))
     grey = read_or_one_line(read_grey, path)
     assert grey is None or (grey.dtype == np.uint8 and grey.ndim == 2)
+
+
+@pytest.mark.parametrize("read", [read_grey, read_mask_image])
+@BUDGET
+@given(damage=DAMAGE, kept=st.one_of(st.just(1.0), st.floats(0, 1)), more=st.binary(max_size=3))
+def test_png_is_itself_or_nothing(folder, read, damage, kept, more):
+    """Every byte of it is under a check sum; what is behind its end is nobody's."""
+    path = folder / "y.png"
+    path.write_bytes(damaged(PICTURES["grey"], damage, kept) + more)
+    pixels = read_or_one_line(read, path)
+    assert pixels is None or np.array_equal(pixels, np.arange(99).reshape(9, 11))
+
+
+HU = np.random.default_rng(0).integers(-1000, 400, (4, 5, 6)).astype(np.int16)
+# By name: whether it is deflated, and which of its files is damaged.
+SCANS = {
+    "p.nii": (False, "p.nii"), "d.nii.gz": (True, "d.nii.gz"), "p.mha": (False, "p.mha"), "d.mha": (True, "d.mha"),
+    "p.nrrd": (False, "p.nrrd"), "d.nrrd": (True, "d.nrrd"), "p.mhd": (False, "p.raw"), "d.mhd": (True, "d.zraw"),
+}  # fmt: skip
+ENDS_OF_HEADERS = {".mha": b"LOCAL\n", ".nrrd": b"\n\n"}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Scans of every kind, and the content of those of their files that are damaged."""
+    root = tmp_path_factory.mktemp("scans")
+    for name, (deflated, _) in SCANS.items():
+        image = sitk.GetImageFromArray(HU)
+        image.SetSpacing((0.7, 0.8, 2.5))
+        sitk.WriteImage(image, str(root / name), deflated)
+    return root, {name: (root / file).read_bytes() for name, (_, file) in SCANS.items()}
+
+
+def voxels_of(path):
+    values, _ = read_volume(path)
+    load_resampled(path)
+    return values
+
+
+@pytest.mark.parametrize("name", SCANS)
+@settings(BUDGET, max_examples=80)
+@given(damage=DAMAGE, kept=st.one_of(st.just(1.0), st.floats(0, 1)), more=st.binary(max_size=3), header=st.booleans())
+def test_scans_are_themselves_or_nothing(scans, name, damage, kept, more, header):
+    """What is deflated has check sums; of the rest, the length is known. A header in plain text has neither."""
+    root, contents = scans
+    deflated, file = SCANS[name]
+    content, mark = contents[name], ENDS_OF_HEADERS.get(Path(name).suffix)
+    start = content.index(mark) + len(mark) if mark and not header else 0
+    new = content[:start] + damaged(content[start:], damage, kept) + more
+    (root / file).write_bytes(new)
+    values = read_or_one_line(voxels_of, root / name)
+    if deflated and not (mark and header):
+        assert values is None or np.array_equal(values, HU.transpose(2, 1, 0))
+    if not damage and len(new) != len(content):
+        assert values is None
+    assert values is None or values.ndim == 3
 
 
 @BUDGET

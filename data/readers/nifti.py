@@ -1,6 +1,7 @@
 """Headers of NIfTI-1 (``.nii``, ``.nii.gz``), where SimpleITK reads on in silence.
 
-It takes 1 mm for a voxel of no size, and 0 for a value that is not a number.
+It takes 1 mm for a voxel of no size, 0 for a value that is not a number, and of ``a.nii`` and ``a.nii.gz`` in one
+folder the voxels of the first, whichever is asked for.
 """
 
 import math
@@ -42,6 +43,9 @@ def stored_in_nifti(path: Path) -> Stored:
         UserError: the file is missing, is no NIfTI-1 with its voxels in it, or its header claims what cannot be.
     """
     head, deflated = read_head(path, LENGTH)
+    twin = path.with_suffix("")
+    if path.suffix.lower() == ".gz" and twin.exists():
+        raise UserError(f"{path}: {twin.name} beside it is the one whose voxels would be read; remove one of the two")
     order = next((order for order in "<>" if head[:4] == struct.pack(order + "i", LENGTH)), "")
     if not order or len(head) < LENGTH:
         newer = head[:4] in (struct.pack("<i", LENGTH_OF_2), struct.pack(">i", LENGTH_OF_2))

@@ -103,7 +103,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if end > len(content):
             raise DamagedPngError("it is cut short")
         if crc32(view[place + 4 : end - 4]) != struct.unpack_from(">I", content, end - 4)[0]:
-            raise DamagedPngError(f"the check sum of its chunk {kind.decode('latin-1')} is wrong")
+            raise DamagedPngError(f"the check sum of its chunk {kind!r} is wrong")
         yield kind, view[place + 8 : end - 4]
         place = end
 

@@ -228,6 +228,14 @@ def test_scaled_nifti_is_in_its_own_units(tmp_path):
     assert np.array_equal(read_volume(tmp_path / "a.nii")[0], VALUES * 0.5)
 
 
+def test_a_nifti_that_hides_behind_another_is_refused(tmp_path):
+    path = write(tmp_path, "nii.gz", deflated=True)
+    other = write(tmp_path, "nii", deflated=False, values=HU[::-1].copy())
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), HU[::-1]), "SimpleITK reads the other"
+    assert_refused(path, r"a\.nii beside it")
+    assert np.array_equal(read_volume(other)[0], HU[::-1].transpose(2, 1, 0))
+
+
 HEADERS = {
     "no NIfTI": (0, b"\1\2\3\4"), "NIfTI-2": (0, struct.pack("<i", 540)),
     "pair of files": (344, b"ni1\0"), "no dimensions": (40, b"\0\0"),
