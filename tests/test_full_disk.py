@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from engine.run_state import LAST, PREVIOUS, Position, RunState
 from tests.small_disk import SmallDisk
+from tests.toys import make_trainer
 from utils.atomic import TEMPORARY_SUFFIX, whole_file
 from utils.checkpoints import read_checkpoint, save_checkpoint
 from utils.errors import UserError
@@ -124,3 +126,46 @@ def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
     with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "file") as file:
         file.write(b"x")
         raise ZeroDivisionError
+
+
+def events_end(said):
+    return said.count("TensorBoard's curves end here")
+
+
+def test_tensorboard_ends_with_one_line_and_the_run_goes_on(tmp_path, monkeypatch, capfd):
+    hook = threading.excepthook
+    for room in (0, 10, 200):
+        with monkeypatch.context() as patch:
+            SmallDisk(patch, room, only="events.out")
+            make_trainer(tmp_path / str(room), epochs=1).fit()
+        said = capfd.readouterr().err
+        assert events_end(said) == 1 and "Traceback" not in said and FULL in said, said
+    make_trainer(tmp_path / "whole", epochs=1).fit()
+    assert not events_end(capfd.readouterr().err) and threading.excepthook is hook
+
+
+def test_a_run_whose_disk_fills_up_at_any_time_is_one_line_and_goes_on(tmp_path, monkeypatch, capfd):
+    def trainer(folder):
+        made = make_trainer(folder, epochs=1)
+        made.after_epoch = [lambda epoch, batch: made.recorder.image("restorations", torch.ones(3, 8, 9), epoch)]
+        return made
+
+    unbroken = trainer(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        disk = SmallDisk(patch, 10**9)
+        unbroken.fit()
+    expected = unbroken.task.module.state_dict()
+    for room in np.linspace(0, 0.9 * disk.written, 5).astype(int).tolist():
+        folder = tmp_path / str(room)
+        with monkeypatch.context() as patch:
+            SmallDisk(patch, room)
+            with pytest.raises(UserError, match=FULL) as caught:
+                trainer(folder).fit()
+        said = capfd.readouterr().err
+        assert "\n" not in str(caught.value) and "Traceback" not in said and events_end(said) <= 1
+        again = trainer(folder)
+        again.fit(again.keeper.find("auto"))
+        found = again.task.module.state_dict()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        lines = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert lines == [0, 1] and not list(folder.rglob(f".*{TEMPORARY_SUFFIX}"))
