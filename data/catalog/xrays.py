@@ -58,7 +58,11 @@ def find_xrays(*, name: str, root: str | Path, lists: ListFolders, seed: int, ma
 
 def _find_chest(root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:
     index = index_chest(root)
-    make = partial(make_chest_lists, root, index=index, seed=seed, test_list=lists.find("chest", "test"))
+
+    def make(folder: Path) -> None:
+        # Looked for now: lists of other data have been passed over.
+        make_chest_lists(root, folder, index, seed=seed, test_list=lists.find("chest", "test"))
+
     return Xrays("chest", index, lists, make, lambda names: names, "")
 
 
