@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from data.transforms.blur2d import apply_blur, draw_blur
-from data.transforms.chunks import chunks, part
 from data.transforms.cutout import apply_cutout, draw_cutout
 from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
 from data.transforms.resized_crop import Boxes, Cropper, draw_boxes
@@ -15,8 +14,6 @@ from utils.records import RawImages, Views
 from utils.reused_memory import reusable_empty
 
 GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)
-# What is done to a view's values is short: a chunk's start counts for more than what one cache gains.
-CACHES = 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -24,7 +21,7 @@ class Spatial(NamedTuple):
     """Where the pixels of N views come from."""
 
     boxes: Boxes
-    turn: Rotation
+    rotation: Rotation
 
 
 class Appearance(NamedTuple):
@@ -35,8 +32,17 @@ class Appearance(NamedTuple):
     cutout: Tensor | None
 
 
+class ViewParams(NamedTuple):
+    """All that is random in the views of B images: of 2·B global and V·B local ones, view 0 of all images first."""
+
+    global_spatial: Spatial
+    global_appearance: Appearance
+    local_spatial: Spatial
+    local_appearance: Appearance
+
+
 def draw_spatial(sizes: Tensor, area: tuple[float, float], generator: torch.Generator) -> Spatial:
-    """A box and a turn per view, in images of ``sizes`` (N 2)."""
+    """A box, a rotation and a flip per view, in images of ``sizes`` (N 2)."""
     return Spatial(draw_boxes(sizes, area, generator), draw_rotation(len(sizes), generator))
 
 
@@ -48,30 +54,22 @@ def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bo
 
 def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
     """K views of each of B images, uint8 B·K size size, view 0 of all images first."""
-    return apply_rotation(crop(params.boxes, size), params.turn)
+    return apply_rotation(crop(params.boxes, size), params.rotation)
 
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
     """uint8 N S S to the network's input, float32 N 3 S S."""
-    changed = reusable_empty((len(views), 3, *views.shape[1:]), views.device)
-    for which in chunks(views, CACHES):
-        some = part(params, which)
-        normalize(apply_jitter(apply_blur(views[which], some.sigma), some.jitter), out=changed[which])
-        if some.cutout is not None:
-            apply_cutout(changed[which], some.cutout)
-    return changed
+    changed = normalize(apply_jitter(apply_blur(views, params.sigma), params.jitter))
+    return changed if params.cutout is None else apply_cutout(changed, params.cutout)
 
 
-def normalize(views: Tensor, out: Tensor | None = None) -> Tensor:
+def normalize(views: Tensor) -> Tensor:
     """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
-    if out is None:
-        out = reusable_empty((len(views), 3, *views.shape[1:]), views.device)
-    for which in chunks(views, CACHES):
-        grey = views[which].float()
-        for channel, mean, std in zip(out[which].unbind(1), MEAN, STD, strict=True):
-            # A number that stays on the CPU holds up no GPU.
-            torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
-    return out
+    grey, normalized = views.float(), reusable_empty((len(views), 3, *views.shape[1:]), views.device)
+    for channel, mean, std in zip(normalized.unbind(1), MEAN, STD, strict=True):
+        # A number that stays on the CPU holds up no GPU.
+        torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
+    return normalized
 
 
 class Views2d:
@@ -99,14 +97,22 @@ class Views2d:
             sizes = torch.tensor(batch.shape[-2:]).expand(len(batch), 2).to(batch.device, non_blocking=True)
             batch = RawImages(batch, sizes)
         images, sizes = batch
-        g, crop = self.global_size, Cropper(images)
-        spatial = draw_spatial(sizes.repeat(2, 1), GLOBAL_AREA, generator)
-        appearance = draw_appearance(2 * len(images), g, generator, cutout=True)
-        moved = apply_spatial(crop, spatial, g)
-        global1, global2 = apply_appearance(moved, appearance).chunk(2)
+        return self.apply(images, self.draw(sizes, generator))
 
-        spatial = draw_spatial(sizes.repeat(self.n_local, 1), LOCAL_AREA, generator)
-        appearance = draw_appearance(self.n_local * len(images), self.local_size, generator, cutout=False)
-        local = apply_appearance(apply_spatial(crop, spatial, self.local_size), appearance)
-        local = local.unflatten(0, (self.n_local, len(images))).transpose(0, 1)
-        return Views(global1, global2, normalize(moved[: len(images)]), local)
+    def draw(self, sizes: Tensor, generator: torch.Generator) -> ViewParams:
+        """The parameters of all views of B images of ``sizes`` (B 2: height, width)."""
+        n_global, n_local = 2 * len(sizes), self.n_local * len(sizes)
+        return ViewParams(
+            draw_spatial(sizes.repeat(2, 1), GLOBAL_AREA, generator),
+            draw_appearance(n_global, self.global_size, generator, cutout=True),
+            draw_spatial(sizes.repeat(self.n_local, 1), LOCAL_AREA, generator),
+            draw_appearance(n_local, self.local_size, generator, cutout=False),
+        )
+
+    def apply(self, images: Tensor, params: ViewParams) -> Views:
+        """The views of uint8 B 1 H W that ``params`` describe; the target is global view 1 as it was moved."""
+        n, crop = len(images), Cropper(images)
+        moved = apply_spatial(crop, params.global_spatial, self.global_size)
+        global1, global2 = apply_appearance(moved, params.global_appearance).chunk(2)
+        local = apply_appearance(apply_spatial(crop, params.local_spatial, self.local_size), params.local_appearance)
+        return Views(global1, global2, normalize(moved[:n]), local.unflatten(0, (self.n_local, n)).transpose(0, 1))

@@ -11,14 +11,13 @@ from data.transforms.chunks import chunks, part
 from data.transforms.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
 from data.transforms.swap3d import apply_swaps, draw_swaps
 from utils.records import RawCrops, Views
-from utils.reused_memory import reusable_empty
 
 
 class Spatial(NamedTuple):
     """Where the voxels of N crops come from."""
 
     flip: Tensor
-    """N, bool: whether the first axis is turned round."""
+    """N, bool: whether the first axis is reversed."""
     affine: Affine
 
 
@@ -29,6 +28,15 @@ class Appearance(NamedTuple):
     noise: Tensor
     gamma: Tensor
     swaps: Tensor | None
+
+
+class ViewParams(NamedTuple):
+    """All that is random in the views of B samples: of 2·B global and V·B local crops, all of sample 0 first."""
+
+    global_spatial: Spatial
+    global_appearance: Appearance
+    local_spatial: Spatial
+    local_appearance: Appearance
 
 
 def draw_spatial(n: int, generator: torch.Generator) -> Spatial:
@@ -47,12 +55,16 @@ def draw_appearance(crops: Tensor, generator: torch.Generator, *, swap: bool) ->
 
 def apply_spatial(crops: Tensor, params: Spatial) -> Tensor:
     """N X Y Z, moved."""
-    return apply_affine(crops, params.affine, params.flip)
+    moved = torch.empty_like(crops)
+    for which in chunks(crops):
+        some = part(params, which)
+        moved[which] = apply_affine(crops[which], some.affine, some.flip)
+    return moved
 
 
 def apply_appearance(crops: Tensor, params: Appearance) -> Tensor:
     """N X Y Z, changed and z-normalised."""
-    changed = reusable_empty(crops.shape, crops.device)
+    changed = torch.empty_like(crops)
     # Of many small operations: cheaper for all crops together.
     blur = blur_matrices(params.sigma, crops.shape[1:])
     for which in chunks(crops):
@@ -76,21 +88,22 @@ class Views3d:
             Inputs B 1 X Y Z (local: B V 1 x y z), z-normalised; the target is not normalised.
         """
         pair, local = (crops.float() for crops in batch)
-        moved, changed = self._views(pair.flatten(0, 1), generator, swap=True)
-        moved, changed = moved.view_as(pair), changed.view_as(pair)
-        _, local_input = self._views(local.flatten(0, 1), generator, swap=False)
-        return Views(
-            global1=changed[:, 0].unsqueeze(1),
-            global2=changed[:, 1].unsqueeze(1),
-            target=moved[:, 0].unsqueeze(1),
-            local=local_input.view_as(local).unsqueeze(2),
+        return self.apply(pair, local, self.draw(pair, local, generator))
+
+    def draw(self, pair: Tensor, local: Tensor, generator: torch.Generator) -> ViewParams:
+        """The parameters of all views of crops B 2 X Y Z and B V x y z, of which only the shapes count."""
+        pairs, locals_ = pair.flatten(0, 1), local.flatten(0, 1)
+        return ViewParams(
+            draw_spatial(len(pairs), generator),
+            draw_appearance(pairs, generator, swap=True),
+            draw_spatial(len(locals_), generator),
+            draw_appearance(locals_, generator, swap=False),
         )
 
-    @staticmethod
-    def _views(crops: Tensor, generator: torch.Generator, *, swap: bool) -> tuple[Tensor, Tensor]:
-        spatial = draw_spatial(len(crops), generator)
-        appearance = draw_appearance(crops, generator, swap=swap)
-        moved = reusable_empty(crops.shape, crops.device)
-        for which in chunks(crops):
-            moved[which] = apply_spatial(crops[which], part(spatial, which))
-        return moved, apply_appearance(moved, appearance)
+    def apply(self, pair: Tensor, local: Tensor, params: ViewParams) -> Views:
+        """The views of float32 B 2 X Y Z and B V x y z that ``params`` describe; the target is not normalised."""
+        moved = apply_spatial(pair.flatten(0, 1), params.global_spatial)
+        global1, global2 = apply_appearance(moved, params.global_appearance).view_as(pair).unsqueeze(2).unbind(1)
+        moved_local = apply_spatial(local.flatten(0, 1), params.local_spatial)
+        local_input = apply_appearance(moved_local, params.local_appearance).view_as(local).unsqueeze(2)
+        return Views(global1, global2, moved.view_as(pair)[:, :1], local_input)

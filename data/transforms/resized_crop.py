@@ -3,15 +3,15 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.transforms.interleaved import interleave, resize_box
+from utils.plain import plain
+
 RATIO = (3 / 4, 4 / 3)
 TRIES = 10
-# Channels that torch's kernel for 8-bit images computes at once.
-LANES = 4
 
 
 class Boxes(NamedTuple):
@@ -62,57 +62,29 @@ class Cropper:
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
-        self.fours = _in_fours(images) if images.device.type == "cpu" else None
+        self.fours = interleave(images) if images.device.type == "cpu" and not plain() else None
 
     def __call__(self, boxes: Boxes, size: int) -> Tensor:
         """Boxes of K views of each image (B·K, view 0 of all images first) to uint8 B·K size size."""
-        if self.fours is None:
+        if self.images.device.type != "cpu":
             return resize_by_matrices(self.images, boxes, size)
-        return _one_by_one(self.fours, boxes, size)
+        views = torch.empty((len(boxes.top), size, size), dtype=torch.uint8)
+        for i, box in enumerate(torch.stack(boxes, dim=1).tolist()):
+            views[i] = self._resized(i % len(self.images), box, size)
+        return views
+
+    def _resized(self, image: int, box: list[int], size: int) -> Tensor:
+        """One box of one image on a CPU."""
+        if self.fours is not None:
+            return torch.from_numpy(resize_box(self.fours[image], box, size))
+        top, left, height, width = box
+        pixels = self.images[image : image + 1, :, top : top + height, left : left + width]
+        return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0, 0]
 
 
 def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
     """Boxes of one size, as :class:`Cropper` does it."""
     return Cropper(images)(boxes, size)
-
-
-def _one_by_one(fours: np.ndarray, boxes: Boxes, size: int) -> Tensor:
-    """Along the rows and then, as PIL does, along the columns of the result, four lines at a time.
-
-    torch's kernel computes four channels at once, and copies a grey image to four. Four lines of it as channels are
-    resized in a fifth of the time, to the same numbers.
-    """
-    corners = torch.stack(boxes, dim=1).tolist()
-    beyond = -size % LANES
-    result = np.empty((len(corners), size, size), np.uint8)
-    for i, (top, left, height, width) in enumerate(corners):
-        first, last = top // LANES, (top + height - 1) // LANES + 1
-        rows = _resize(fours[i % len(fours)][first:last, left : left + width], (last - first, size))
-        # Four lines side by side to one below the other; numpy does this several times as fast as torch.
-        lines = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(-1, size)[top % LANES :][:height]
-        columns = (np.pad(lines, ((0, 0), (0, beyond))) if beyond else lines).reshape(height, -1, LANES)
-        result[i] = _resize(columns, (size, columns.shape[1])).reshape(size, -1)[:, :size]
-    return torch.from_numpy(result)
-
-
-def _in_fours(images: Tensor) -> np.ndarray:
-    """B 1 H W to B ⌈H/4⌉ W 4: lines 4k to 4k + 3 side by side, below the last line black."""
-    n, _, height, width = images.shape
-    even = F.pad(images, (0, 0, 0, -height % LANES)) if height % LANES else images
-    lines = even.reshape(n, -1, LANES, width).numpy()
-    fours = np.empty((n, lines.shape[1], width, LANES), np.uint8)
-    # Image by image and lane by lane: twice as fast as one copy of all, which walks through memory in small steps.
-    for image, four in zip(lines, fours, strict=True):
-        for lane in range(LANES):
-            four[:, :, lane] = image[:, lane]
-    return fours
-
-
-def _resize(fours: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """H W 4 to h w 4."""
-    channels_last = torch.from_numpy(np.ascontiguousarray(fours)).unsqueeze(0).permute(0, 3, 1, 2)
-    resized = F.interpolate(channels_last, size=size, mode="bilinear", antialias=True)
-    return resized.numpy()[0].transpose(1, 2, 0)
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:

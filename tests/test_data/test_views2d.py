@@ -9,7 +9,6 @@ from PIL import Image, ImageFilter
 from scipy import ndimage, stats
 from torchvision.transforms import RandomResizedCrop
 
-from data.transforms import chunks
 from data.transforms.blur2d import apply_blur, blur_by_matrices, draw_blur
 from data.transforms.cutout import SIDE, apply_cutout, cutout_mask, draw_cutout
 from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
@@ -221,13 +220,6 @@ def test_views_are_a_function_of_the_generator_and_never_shared_between_samples(
     for rows in (views.target, views.global1, torch.cat([views.global1, views.global2]), views.local.flatten(0, 1)):
         flat = rows.flatten(1)
         assert (torch.cdist(flat, flat) + torch.eye(len(flat)) * 1e9).min() > 0.5
-
-
-def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
-    together = small_views(18, pictures())
-    monkeypatch.setattr(chunks, "CACHED_NUMBERS", 1)
-    for a, b in zip(together, small_views(18, pictures()), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_images_of_other_sizes_are_cut_within_their_own():
