@@ -18,6 +18,9 @@ from utils.checkpoints import read_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.file_group import FileGroup
 
+# A thread's traceback, which is printed outside of tests.
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
 FULL = "No space left on device"
 # A tensor above the 8 kB that Python's files buffer, and many below.
 STATE = {"large": torch.arange(3000.0), **{f"small{i}": torch.full((7,), float(i)) for i in range(8)}}
