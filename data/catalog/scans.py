@@ -2,14 +2,15 @@
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from data.catalog.folders import walk
+from data.catalog.joins import first_names
 from data.readers.file_names import ending_of, stem_of
 from utils.errors import UserError
+from utils.notes import note
 
 SCANS = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings of scans, in any case of letters."""
@@ -18,7 +19,6 @@ SUBSET = re.compile(r"subset(\d+)")
 VALID_SUBSETS = range(7, 10)
 # What a name in a list cannot hold: blanks, which end it, and bytes that are not UTF-8.
 UNLISTABLE = re.compile("[ \t\n\r\x0b\x0c\ud800-\udfff]")
-SHOWN = 5
 
 
 def subset_of(folder: str) -> int | None:
@@ -94,10 +94,7 @@ def find_scans(root: str | Path, *, verbose: bool = True) -> FoundScans:
     in_subsets = [scan for scan in found if is_subset(scan.folder)]
     if verbose and 0 < len(in_subsets) < len(found):
         others = [scan.path.relative_to(root).as_posix() for scan in found if not is_subset(scan.folder)]
-        first = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
-        print(
-            f"{root}: of its subset folders only; {len(others)} other volumes are left out ({first})", file=sys.stderr
-        )
+        note(f"{root}: of its subset folders only; {len(others)} other volumes are left out ({first_names(others)})")
     scans = sorted(in_subsets or found, key=lambda scan: scan.path)
     _check_names(scans)
     return FoundScans(scans, unreadable)
