@@ -1,8 +1,8 @@
 """``PCRL_PLAIN=1`` switches off every trick of speed, so that a doubt about one of them can be settled.
 
 The tricks, each in one file that opens with what it gains: ``utils/reused_memory.py``, ``data/readers/png.py``,
-``data/transforms/{chunks,box_blur,interleaved}.py`` and ``models/upsampling.py``. Plain code gives the same numbers, but
-for rounding where a file says so.
+``data/transforms/{chunks,box_blur,interleaved}.py`` and ``models/upsampling.py``. Plain code gives the same numbers,
+but for rounding where a file says so.
 """
 
 import os
