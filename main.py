@@ -40,8 +40,6 @@ from utils.provenance import describe_program
 from utils.seeding import seed_of
 from utils.world import World, read_world
 
-N_LOCAL = 6
-
 
 class Dimension(NamedTuple):
     """What differs between 2D and 3D: values, not branches."""
@@ -58,7 +56,7 @@ def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> 
     fetched = options.encoder_weights != "none" and not options.init and not resumed
     weights = options.encoder_weights if fetched else None
     if options.d == 2:
-        views = partial(Views2d, global_size=options.global_size, local_size=options.local_size, n_local=N_LOCAL)
+        views = partial(Views2d, global_size=options.global_size, local_size=options.local_size)
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
         return Dimension(
             partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), memory_format(2, device)
@@ -122,8 +120,8 @@ def pretrain(options: Options, world: World) -> None:
     precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
     module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
     task = PretrainTask(
-        module, dimension.build_views(), n_stages=len(model.stages), n_local=N_LOCAL, epochs=options.epochs,
-        peak_lr=options.lr, seed=options.seed, rank=world.rank,
+        module, dimension.build_views(), n_stages=len(model.stages), epochs=options.epochs, peak_lr=options.lr,
+        seed=options.seed, rank=world.rank,
         probe=make_probe(dimension.weights_of(model), precision, dimension.memory_format),
     )  # fmt: skip
     optimizer = torch.optim.SGD(

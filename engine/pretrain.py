@@ -65,20 +65,18 @@ class PretrainTask:
         step_module: a :class:`PretrainStep`, maybe replicated or distributed.
         make_views: raw batch and generator to :class:`Views`.
         n_stages: decoder stages of the model.
-        n_local: local views a sample, V.
         epochs, peak_lr: of the learning rate schedule.
         seed, rank: what randomness is a function of, beside epoch and step.
         probe: after every epoch, to numbers to record beside the loss terms; None for none.
     """
 
     def __init__(
-        self, step_module: nn.Module, make_views: MakeViews, *, n_stages: int, n_local: int,
-        epochs: int, peak_lr: float, seed: int, rank: int = 0, probe: Callable[[int], dict[str, float]] | None = None,
+        self, step_module: nn.Module, make_views: MakeViews, *, n_stages: int, epochs: int, peak_lr: float,
+        seed: int, rank: int = 0, probe: Callable[[int], dict[str, float]] | None = None,
     ) -> None:  # fmt: skip
         self.module = step_module
         self.make_views = make_views
-        self.n_stages, self.n_local = n_stages, n_local
-        self.epochs, self.peak_lr = epochs, peak_lr
+        self.n_stages, self.epochs, self.peak_lr = n_stages, epochs, peak_lr
         self.seed, self.rank, self.probe = seed, rank, probe
 
     def learning_rate(self, epoch: int) -> float:
@@ -98,12 +96,17 @@ class PretrainTask:
         """The passes of a step over one replica's share of a batch, for nothing but to see what they compute."""
         replicas = len(replica_devices(self.module)) or 1
         views = Views(*(field.chunk(replicas)[0] for field in self.views(raw, 0, 0)))
-        unwrapped(self.module)(views, [0] * (1 + 2 * self.n_local), restoration_weight(0))
+        unwrapped(self.module)(views, [0] * (1 + 2 * views.local.shape[1]), restoration_weight(0))
 
     def step(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> StepOutput:
-        """One batch to the total to minimise; the stage draws are the same on every rank."""
-        stages = draw_stages(self.n_stages, self.n_local, torch_generator(self.seed, "stages", epoch, step))
-        result = self.module(self.views(raw, epoch, step), stages, restoration_weight(epoch))
+        """One batch to the total to minimise; the stage draws are the same on every rank.
+
+        In 3D the data have as many local views as whoever made the crops gave them.
+        """
+        views = self.views(raw, epoch, step)
+        n_local = views.local.shape[1]
+        stages = draw_stages(self.n_stages, n_local, torch_generator(self.seed, "stages", epoch, step))
+        result = self.module(views, stages, restoration_weight(epoch))
         terms = LossTerms(*(term.mean() for term in result.terms))
         numbers = {name: term.detach() for name, term in terms._asdict().items()}
         return StepOutput(terms.total, numbers | {"projection_spread": result.spread.mean()})

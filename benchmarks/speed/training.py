@@ -90,7 +90,7 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *
     model = build_network(d).to(memory_format=layout)
     precision = Precision.choose(device, amp=amp)
     module: nn.Module = PretrainStep(model, precision, layout).to(device)
-    task = PretrainTask(module, views, n_stages=len(model.stages), n_local=N_LOCAL, epochs=1, peak_lr=1e-3, seed=0)
+    task = PretrainTask(module, views, n_stages=len(model.stages), epochs=1, peak_lr=1e-3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
     module.train()
     return Trainer(

@@ -114,8 +114,7 @@ def build_task(model: PCRLv2, variant: str, settings: Settings, seed: int) -> Pr
     step = WeightedStep(model, settings.precision, torch.channels_last, VARIANTS[variant]).to(settings.torch_device)
     views = ShrunkViews(settings.size, settings.local_size, settings.local_views)
     return PretrainTask(
-        step, views, n_stages=len(model.stages), n_local=settings.local_views, epochs=settings.epochs,
-        peak_lr=settings.lr, seed=seed,
+        step, views, n_stages=len(model.stages), epochs=settings.epochs, peak_lr=settings.lr, seed=seed
     )  # fmt: skip
 
 

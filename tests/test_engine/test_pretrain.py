@@ -112,9 +112,7 @@ def test_views_and_stages_of_a_step_are_functions_of_seed_epoch_step_and_rank():
         return make_views()._replace(global1=x + noise)
 
     def task(rank=0, seed=1):
-        return PretrainTask(
-            make_step(), views_of, n_stages=2, n_local=N_LOCAL, epochs=2, peak_lr=0.1, seed=seed, rank=rank
-        )
+        return PretrainTask(make_step(), views_of, n_stages=2, epochs=2, peak_lr=0.1, seed=seed, rank=rank)
 
     raw = (make_views().global1,)
     first = task().step(raw, 1, 2)
