@@ -1,6 +1,5 @@
 """Prepared cases kept in a folder."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from data.readers.arrays import read_array
 from data.readers.itk import files_of
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.fingerprint import fingerprint_of
 from utils.notes import note
 
 # Changed when the same files would be prepared as other arrays, so that those of older versions are made anew.
@@ -48,7 +48,7 @@ class CaseCache:
             except OSError:
                 raise UserError(f"expected a file of {case.name}, there is none at {path}") from None
             facts += [(name, status.st_size, status.st_mtime_ns) for name, status in files]
-        digest = hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()
+        digest = fingerprint_of(repr(facts), size=12)
         return self.folder / f"{_short(case.name)}_{digest}_{field}.npy"
 
     def note_outdated(self, cases: Sequence[Case]) -> None:
