@@ -1,5 +1,6 @@
 """The same task for many items over several processes, of which any may be killed."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -27,6 +28,9 @@ def run_jobs(
         task: a function that can be pickled.
         items: what can be pickled and hashed.
         workers: processes; with 1 all is done in this one.
+
+    Raises:
+        UserError: the system has no room for more processes, or for what they talk through.
     """
     if workers == 1:
         for item in items:
@@ -35,14 +39,17 @@ def run_jobs(
     todo, deaths = list(items)[::-1], dict.fromkeys(items, 0)
     while todo:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        with _starting():
+            executor = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
+        with executor as pool:
             running: dict[Future[Result | UserError], Item] = {}
             broken = False
             while running or (todo and not broken):
                 # No more are handed out than are worked on, so that those of a dead pool are the suspects.
                 while todo and not broken and _may_start(todo[-1], list(running.values()), deaths, workers):
                     item = todo.pop()
-                    running[pool.submit(_caught, task, item)] = item
+                    with _starting():
+                        running[pool.submit(_caught, task, item)] = item
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     item = running.pop(future)
@@ -62,6 +69,16 @@ def _may_start(item: Item, running: list[Item], deaths: dict[Item, int], workers
     if not running:
         return True
     return len(running) < workers and not any(deaths[one] for one in (item, *running))
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"worker processes cannot be started ({error.strerror or error}); give less to --workers, or 1"
+        ) from error
 
 
 def end_with_parent() -> None:

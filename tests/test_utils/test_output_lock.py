@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.processes import CONTEXT
+from tests.processes import CONTEXT, run_together
 from tests.programs import run
 from utils import output_lock
 from utils.errors import UserError
@@ -112,3 +112,11 @@ def test_every_phase_is_refused_before_it_reads_or_writes_anything(tmp_path, oth
     status, said = run(monkeypatch, capsys, *typed, *PHASES[phase])
     assert status == 1 and "main.py: error: --output: another run (process" in said and "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_all_processes_of_a_run_that_is_refused_end_with_one_line(tmp_path, other):
+    typed = ["--n", "chest", "--d", 2, "--b", 4, "--data", tmp_path / "none", "--output", tmp_path]
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    statuses, said = run_together(typed, logs)
+    assert statuses == [1, 1] and all("another run (process" in text for text in said), said

@@ -1,11 +1,15 @@
-"""Many items over several processes: workers that die, items that kill them, and a parent that is killed."""
+"""Many items over several processes: workers that die or cannot start, items that kill them, a parent that is killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from utils import process_pool
 from utils.errors import UserError
 from utils.process_pool import run_jobs
 
@@ -95,3 +99,15 @@ def test_an_item_that_kills_workers_is_given_up_and_nothing_else(tmp_path):
     results = dict(run_jobs(_die_always, range(1, 6), workers=2))
     assert set(results) == {1, 2, 3, 4, 5} and "workers died" in str(results.pop(2)) and str(results.pop(4)) == "four"
     assert all(item == result for item, result in results.items())
+
+
+@pytest.mark.parametrize("step", ["__init__", "submit"])
+def test_processes_that_cannot_be_started_are_one_line_and_one_process_needs_none(monkeypatch, step):
+    def refuse(*arguments, **named):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(process_pool.ProcessPoolExecutor, step, refuse)
+    expected = r"worker processes cannot be started \(Resource temporarily unavailable\); give less to --workers, or 1"
+    with pytest.raises(UserError, match=expected):
+        list(run_jobs(abs, [-1, -2], workers=2))
+    assert list(run_jobs(abs, [-1, -2], workers=1)) == [(-1, 1), (-2, 2)]
