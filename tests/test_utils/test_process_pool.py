@@ -1,4 +1,4 @@
-"""Many items over several processes: workers that die or cannot start, items that kill them, a parent that is killed."""
+"""Many items over several processes: workers that die or cannot start, items that kill, a parent that is killed."""
 
 import errno
 import multiprocessing
