@@ -27,8 +27,8 @@ from data.crops import (
     find_limits,
     reachable_region,
 )
-from data.readers.file_names import ending_of, stem_of
-from data.readers.itk import KINDS
+from data.readers.file_names import stem_of
+from data.readers.itk import files_of
 from data.readers.volumes import load_resampled, read_header
 from data.transforms.hounsfield import LOWEST
 from utils.atomic import whole_file
@@ -192,9 +192,8 @@ def describe_files(source: Path) -> dict[str, list[int]]:
     Raises:
         UserError: a file is missing, or the header is damaged.
     """
-    where_voxels_are, _ = KINDS[ending_of(source)]
     files = {}
-    for path in (source, where_voxels_are(source).file):
+    for path in files_of(source):
         try:
             status = path.stat()
         except OSError as error:

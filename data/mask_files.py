@@ -9,9 +9,8 @@ import SimpleITK as sitk
 from PIL import Image
 
 from data.datasets.cases import Case, Region
-from data.readers.file_names import ending_of
+from data.readers.file_names import SCANS, ending_of
 from data.readers.itk import last_line, open_volume
-from data.readers.volumes import SCANS
 from utils.errors import UserError
 
 

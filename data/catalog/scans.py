@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 from data.catalog.folders import walk
 from data.catalog.joins import first_names
-from data.readers.file_names import ending_of, stem_of
+from data.readers.file_names import SCANS, ending_of, stem_of
 from utils.errors import UserError
 from utils.notes import note
 
-SCANS = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
-"""Endings of scans, in any case of letters."""
 SUBSET = re.compile(r"subset(\d+)")
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 VALID_SUBSETS = range(7, 10)

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+SCANS = (".mhd", ".mha", ".nii", ".nii.gz", ".nrrd")
+"""Endings of scans, in any case of letters."""
+
 
 def ending_of(path: Path) -> str:
     """``.nii.gz`` of ``a.b.nii.gz``, ``.png`` of ``a.b.PNG``."""

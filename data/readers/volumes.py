@@ -6,13 +6,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from data.readers.arrays import read_array
-from data.readers.file_names import ending_of
+from data.readers.file_names import SCANS, ending_of
 from data.readers.geometry import AS_STORED, SPACING, Geometry, Turn, turn_to_lps
-from data.readers.itk import KINDS, open_volume, read_image, require_finite
+from data.readers.itk import open_volume, read_image, require_finite
 from data.readers.resample import resample
 from utils.errors import UserError
 
-SCANS = tuple(KINDS)
 VOLUMES = (*SCANS, ".npy")
 METAIMAGES = (".mhd", ".mha")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from data.readers import stored
+from data.readers import itk, stored
 from data.readers.cubes import load_cube
+from data.readers.file_names import SCANS
 from data.readers.volumes import load_resampled, read_header, read_volume
 from tests.scans import write_scan
 from utils.errors import UserError
@@ -346,6 +347,7 @@ def test_a_cube_of_soft_tissue_in_a_scan_with_air_is_in_hounsfield_units(tmp_pat
 
 
 def test_missing_files_and_other_endings(tmp_path):
+    assert set(itk.KINDS) == set(SCANS), "what is looked for is what can be read"
     assert_refused(tmp_path / "none.nii.gz", "there is no file")
     assert_refused(tmp_path / "none.nrrd", "there is no file")
     (tmp_path / "a.txt").write_text("no volume")
