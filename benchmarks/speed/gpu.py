@@ -83,7 +83,9 @@ class Loop:
         self.numbers, self.waited = count(), 0.0
 
     def _trainer(self, d: int, settings: BenchmarkSettings, views: Any) -> Trainer:
-        return make_trainer(d, self.device, settings.folder, views, amp=True)
+        trainer = make_trainer(d, self.device, settings.folder, views, amp=True)
+        trainer.prove_half_precision(self.raw)
+        return trainer
 
     def make_views(self) -> Views:
         """The views of the batch on the device."""

@@ -53,8 +53,9 @@ def plain_step(d: int, views: Views) -> Callable[[], None]:
 def our_step(d: int, views: Views, settings: BenchmarkSettings, *, amp: bool) -> Callable[[], None]:
     """A step of the training loop, on the same views."""
     trainer = make_trainer(d, CPU, settings.folder, lambda batch, generator: views, amp=amp)
-    steps = count()
-    return lambda: trainer.train_step((views.global1,), EPOCH, next(steps))
+    batch, steps = (views.global1,), count()
+    trainer.prove_half_precision(batch)
+    return lambda: trainer.train_step(batch, EPOCH, next(steps))
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:

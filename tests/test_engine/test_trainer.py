@@ -54,6 +54,30 @@ def test_training_learns_and_records_every_epoch(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_each_reading_of_the_losses_is_of_the_steps_since_the_last(tmp_path, monkeypatch):
+    trainer, totals, read = make_trainer(tmp_path, epochs=1), [], []
+    step = trainer.task.step
+
+    def step_and_look(raw, epoch, number):
+        output = step(raw, epoch, number)
+        totals.append(output.total.item())
+        return output
+
+    trainer.task.step = step_and_look
+    scalars = trainer.recorder.scalars
+    monkeypatch.setattr(
+        trainer.recorder,
+        "scalars",
+        lambda group, numbers, at: (read.append((group, at, numbers)), scalars(group, numbers, at)),
+    )
+    trainer.fit()
+    found = {at: numbers["total"] for group, at, numbers in read if group == "step"}
+    # Two steps each; the fifth of an epoch is in its means alone.
+    assert found == pytest.approx({at: sum(totals[at - 2 : at]) / 2 for at in (2, 4, 7, 9)})
+    means = [numbers["total"] for group, _, numbers in read if group == "epoch"]
+    assert means == pytest.approx([sum(totals[:5]) / 5, sum(totals[5:]) / 5])
+
+
 def test_a_bad_step_leaves_no_trace(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.run_epoch(0, 0)
