@@ -27,8 +27,10 @@ class NarrowPCRLv23d(PCRLv23d):
         self.out_tr = OutputTransition(8, 1)
 
 
-program.PCRLv23d = NarrowPCRLv23d  # type: ignore
-main = program.main
+def main() -> int:
+    program.PCRLv23d = NarrowPCRLv23d  # type: ignore
+    return program.main()
+
 
 if __name__ == "__main__":
     run_command(main)
