@@ -16,6 +16,7 @@ from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
 from tests.programs import run
 from utils.errors import run_command
+from utils.options import parse_options
 
 TERMS = {"total", "restoration", "intermediate_restoration", "global_similarity", "local_similarity"}
 
@@ -159,6 +160,15 @@ def test_init_starts_from_weights(chest, tmp_path, monkeypatch, capsys):
     assert status == 0 and "--init" in error
     before, after = (torch.load(p)["state_dict"] for p in (weights, tmp_path / "b" / weights.name))
     assert torch.equal(before["layer4.1.conv2.weight"], after["layer4.1.conv2.weight"])
+
+
+def test_the_hub_is_asked_only_for_weights_that_are_used(monkeypatch):
+    asked = []
+    monkeypatch.setattr("main.PCRLv2", lambda encoder_weights: asked.append(encoder_weights))
+    typed = ["--n", "chest", "--d", "2", "--data", "x", "--output", "y"]
+    for more, resumed in (([], False), (["--init", "w.pt"], False), ([], True), (["--encoder_weights", "none"], False)):
+        main.make_dimension(parse_options([*typed, *more]), torch.device("cpu"), resumed=resumed).build_model()
+    assert asked == ["imagenet", None, None, None]
 
 
 def missing_list(tmp_path):
