@@ -88,7 +88,7 @@ def gather_predictions(own: Predictions, *, split: str, name: Callable[[int], st
         UserError: there are none, or some are not finite: no number can be told from them.
     """
     everything = Predictions.join(gather(own))
-    finite = np.isfinite(everything.values).reshape(len(everything.indices), -1).all(axis=1)
+    finite = np.isfinite(everything.values).all(axis=1)
     require_finite([name(i) for i in everything.indices], finite.tolist(), split=split)
     return everything
 
