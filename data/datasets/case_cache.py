@@ -83,7 +83,7 @@ class CaseCache:
                 with whole_file(path) as file:
                     np.save(file, array)
         return Prepared(
-            *(read_array(file, what="a case prepared for --cache, to be removed", mapped=True) for file in files)
+            *(read_array(file, what="a prepared case of --cache (remove it)", mapped=True) for file in files)
         )
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 from data.datasets import case_cache
 from data.datasets.case_cache import CaseCache
 from data.datasets.cases import Case, ReadSpec
+from tests.scans import write_scan
+from utils.errors import UserError
 
 READING = ReadSpec(2, (0, 255))
 
@@ -62,3 +64,24 @@ def test_a_case_whose_file_is_gone_is_not_counted(tmp_path, cases, capsys):
     cases[0].mask.unlink()
     CaseCache(tmp_path / "cache", READING).note_outdated(cases)
     assert capsys.readouterr().err == ""
+
+
+def test_a_scan_whose_voxels_lie_in_another_file_is_prepared_anew_when_that_changes(tmp_path, capsys):
+    values = np.zeros((4, 5, 6), np.int16)
+    case = Case("c", "c", (write_scan(tmp_path / "i.mhd", values),), write_scan(tmp_path / "m.mhd", values))
+    reading = ReadSpec(3, (0,))
+    fill(tmp_path / "cache", [case], reading)
+    header = case.images[0].stat()
+    (tmp_path / "i.raw").write_bytes((values + 7).tobytes())
+    os.utime(tmp_path / "i.raw", ns=(1, 1))
+    assert case.images[0].stat() == header
+    (image,) = fill(tmp_path / "cache", [case], reading)
+    assert (image == 7).all() and "1 of 1 cases" in capsys.readouterr().err
+
+
+def test_a_damaged_prepared_case_is_one_line(tmp_path, cases):
+    fill(tmp_path / "cache", cases)
+    (file, *_) = sorted((tmp_path / "cache").glob("*_image.npy"))
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(UserError, match="of a prepared case of --cache .remove it., it is damaged"):
+        fill(tmp_path / "cache", cases)

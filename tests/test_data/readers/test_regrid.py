@@ -69,6 +69,14 @@ def test_a_mask_of_larger_voxels_in_the_same_place(tmp_path):
     assert np.array_equal(labels, small.transpose(2, 1, 0)[x][:, y])
 
 
+def test_a_channel_of_larger_voxels_is_interpolated(tmp_path):
+    x = np.broadcast_to(np.arange(14, dtype=np.float32), LABELS.shape).copy()
+    coarse = volume(x[:, ::2, ::2] + 0.5, (2.0, 2.0, 3.0), (5.5, -6.5, 11.0))
+    first, second = read_case(case_of(tmp_path, (volume(x), coarse), volume(LABELS)), READING)[0].image
+    # A ramp is a ramp again, but for the border, beyond the last middles.
+    np.testing.assert_allclose(first[1:-1], second[1:-1], atol=1e-4)
+
+
 def test_rounded_headers_are_one_grid_and_change_no_value(tmp_path):
     one = image()
     rounded = volume(sitk.GetArrayFromImage(one), (1.0004, 0.9997, 3.0001), (5.02, -7.03, 10.99))
