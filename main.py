@@ -112,8 +112,8 @@ def pretrain(options: Options, world: World) -> None:
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,
     )  # fmt: skip
     fixed = fixed_options(options) | {"the list of samples": dataset.fingerprint}
-    keeper = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
-    state = keeper.find(options.resume)
+    run_state = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, is_main=world.is_main)
+    state = run_state.find(options.resume)
 
     dimension = make_dimension(options, devices[0], resumed=state is not None)
     model = build_model(options, dimension, world, resumed=state is not None)
@@ -142,7 +142,7 @@ def pretrain(options: Options, world: World) -> None:
     weights = WeightsWriter(output, options.as_dict(), dimension.weights_of(model).state_dict, optimizer)
     Trainer(
         task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
-        keeper=keeper, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
+        run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[pictures, curves, weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
 

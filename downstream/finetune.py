@@ -67,8 +67,8 @@ def finetune(options: Options, world: World) -> None:
     )  # fmt: skip
     fingerprints = {f"the {name} split": getattr(splits, name).fingerprint for name in ("train", "valid", "test")}
     fixed = fixed_options(options) | fingerprints
-    keeper = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, writes=world.is_main)
-    state = keeper.find(options.resume)
+    run_state = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, is_main=world.is_main)
+    state = run_state.find(options.resume)
 
     layout = memory_format(options.d, devices[0])
     model, match = build_model(options, recipe, world)
@@ -84,7 +84,7 @@ def finetune(options: Options, world: World) -> None:
     weights = WeightsWriter(output, options.as_dict(), model.state_dict, optimizer)
     Trainer(
         task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
-        keeper=keeper, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
+        run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
     # As the first process finds it: other machines may have no such folder, and all must do the same.

@@ -120,6 +120,6 @@ class StepGuard:
         skipped, _, longest = (int(n) for n in self.counts.tolist())
         return skipped, longest >= LONGEST_STREAK
 
-    def forget_streak(self) -> None:
+    def reset_streak(self) -> None:
         """Start counting bad steps in a row anew; the count of all of them stays."""
         self.counts[1:] = 0

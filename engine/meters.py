@@ -9,7 +9,7 @@ from torch import Tensor
 from utils.distributed import all_reduce_mean_
 
 
-def over_processes(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+def mean_over_processes(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
     """Means over all processes, so that the state of a run, which one of them writes, holds what all have counted."""
     values = all_reduce_mean_(torch.stack([n.double() for n in numbers.values()]))
     return dict(zip(numbers, values.unbind(), strict=True))

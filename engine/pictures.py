@@ -41,7 +41,7 @@ def restoration_grid(model: nn.Module, views: Views) -> Tensor:
     Returns:
         A picture, 3 H W in 0..1.
     """
-    output = as_in_training(model, views.global1[:BATCH])
+    output = forward_in_training_mode(model, views.global1[:BATCH])
     target = middle_slice(views.target[:SAMPLES])
     source = middle_slice(views.global1[:SAMPLES])
     images = [image for image in (output.restoration, *output.intermediate) if image is not None]
@@ -54,7 +54,7 @@ def restoration_grid(model: nn.Module, views: Views) -> Tensor:
 
 
 @torch.no_grad()
-def as_in_training(model: nn.Module, images: Tensor) -> Output:
+def forward_in_training_mode(model: nn.Module, images: Tensor) -> Output:
     """What the loss sees: BatchNorm uses the batch's own statistics, and its running ones are left as they were.
 
     The running ones follow the weights with a delay, which in the first epochs shows restorations that nobody trained.

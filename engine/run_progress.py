@@ -23,14 +23,14 @@ class RunProgress:
     def __init__(self, *, active: bool) -> None:
         self.active, self.bar = active, None  # type: bool, tqdm | None
         self.losses: dict[str, float | None] = {}
-        self.said_at: float | None = None
+        self.printed_at: float | None = None
         # Steps of this process, and when the first of them, which starts workers and compiles, was done.
         self.steps_done, self.first_done = 0, 0.0
 
     @property
     def wants_losses(self) -> bool:
         """Whether the line of the first step is still to come, for which the losses should be read."""
-        return self.active and self.said_at is None and not on_terminal()
+        return self.active and self.printed_at is None and not on_terminal()
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, first_step: int, batch_size: int) -> None:
         """An epoch from ``first_step`` on."""
@@ -54,9 +54,9 @@ class RunProgress:
             self.first_done = now
         if self.bar is not None:
             self.bar.update()
-        elif self.active and (self.said_at is None or now - self.said_at >= LINE_SECONDS):
+        elif self.active and (self.printed_at is None or now - self.printed_at >= LINE_SECONDS):
             say(self._line(now))
-            self.said_at = self.window_started = now
+            self.printed_at = self.window_started = now
             self.window_steps = 0
 
     def _line(self, now: float) -> str:

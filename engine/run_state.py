@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from utils.atomic import remove_left_over, temporary_name, whole_file
+from utils.atomic import remove_leftovers, temporary_name, whole_file
 from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -30,17 +30,17 @@ class RunState:
         folder: where the states lie, ``OUTPUT/state``.
         fixed: what must not change between a run and its resumption, by option name.
         save_minutes: how often a state is saved within an epoch.
-        writes: False for the processes that must not write (all but rank 0).
+        is_main: False for the processes that must not write (all but rank 0).
     """
 
-    def __init__(self, folder: Path, *, fixed: Mapping[str, Any], save_minutes: float, writes: bool = True) -> None:
-        self.folder, self.fixed, self.writes = folder, dict(fixed), writes
+    def __init__(self, folder: Path, *, fixed: Mapping[str, Any], save_minutes: float, is_main: bool = True) -> None:
+        self.folder, self.fixed, self.is_main = folder, dict(fixed), is_main
         self.save_seconds = 60 * save_minutes
         self.saved_at = time.monotonic()
 
     def due(self) -> bool:
         """Whether ``save_minutes`` have passed since the last save."""
-        return self.writes and time.monotonic() - self.saved_at >= self.save_seconds
+        return self.is_main and time.monotonic() - self.saved_at >= self.save_seconds
 
     def save(self, position: Position, content: Mapping[str, Any]) -> None:
         """Write the state whole; the one before it stays as ``previous.pt``.
@@ -49,7 +49,7 @@ class RunState:
             UserError: the folder cannot be written, or the disk is full; the states that were there still are.
         """
         self.saved_at = time.monotonic()
-        if not self.writes:
+        if not self.is_main:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def _keep_as(path: Path, previous: Path) -> None:
     """Give the file a second name, so that replacing the first leaves it there; at no moment are both names gone."""
     if not path.exists():
         return
-    remove_left_over(previous)
+    remove_leftovers(previous)
     spare = temporary_name(previous)
     spare.unlink(missing_ok=True)
     try:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
-from engine.meters import Meter, over_processes
+from engine.meters import Meter, mean_over_processes
 from engine.precision import Precision
 from engine.prefetch import prefetch
-from engine.proof import describe_repair, prove
+from engine.precision_check import check_half_precision, describe_repair
 from engine.recorder import Recorder
 from engine.run_state import Position, RunState
 from engine.stopping import Stopped, StopSignals
@@ -61,7 +61,7 @@ AfterEpoch = Callable[[int, Any], None]
 """Called by every process with the epoch and its last batch, on the device."""
 
 
-def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def init_optimizer_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Give every parameter a gradient of 0 and, under SGD, a momentum of 0, from which a first step is the usual one.
 
     Momentum and weight decay then reach every head in every step, whether drawn before or not, so that a resumed
@@ -76,7 +76,7 @@ def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
     """Bring the state into its parameters' memory layout, of which files know nothing.
 
     Fused optimizers walk through memory: beside a channels-last parameter a contiguous state is taken for another
@@ -97,7 +97,7 @@ class Trainer:
         loader: the batches of an epoch, from any step on.
         device: where the task's module is.
         precision: autocast and loss scaler.
-        recorder, keeper: the run's records and its state.
+        recorder, run_state: the run's records and its state.
         world: this process's place.
         epochs: the last epoch.
         seed: what randomness is a function of, beside epoch, step and rank.
@@ -107,13 +107,13 @@ class Trainer:
 
     def __init__(
         self, task: Task, *, optimizer: torch.optim.Optimizer, loader: Batches, device: torch.device,
-        precision: Precision, recorder: Recorder, keeper: RunState, world: World, epochs: int, seed: int,
+        precision: Precision, recorder: Recorder, run_state: RunState, world: World, epochs: int, seed: int,
         log_every: int = 20, after_epoch: Sequence[AfterEpoch] = (),
     ) -> None:  # fmt: skip
-        self.task, self.optimizer, self.loader, self.precision = task, prepare(optimizer), loader, precision
-        self.recorder, self.keeper, self.world = recorder, keeper, world
+        self.task, self.optimizer, self.loader, self.precision = task, init_optimizer_state(optimizer), loader, precision
+        self.recorder, self.run_state, self.world = recorder, run_state, world
         self.epochs, self.seed, self.log_every, self.after_epoch = epochs, seed, log_every, after_epoch
-        self.device, self.proved = device, precision.dtype == torch.float32
+        self.device, self.precision_checked = device, precision.dtype == torch.float32
         self.guard = StepGuard(unwrapped(task.module), optimizer, device)
         self.epoch_meter, self.window_meter = (Meter(device, maxima=["gradient_norm"]) for _ in range(2))
         self.signals = StopSignals()
@@ -135,7 +135,7 @@ class Trainer:
         """Go back to a saved state; returns the next step to take."""
         unwrapped(self.task.module).load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        lay_out_as_parameters(self.optimizer)
+        match_memory_formats(self.optimizer)
         self.precision.scaler.load_state_dict(state["scaler"])
         self.epoch_meter.load_state_dict(state["epoch_meter"])
         self.guard.load_state_dict(state["guard"])
@@ -180,7 +180,7 @@ class Trainer:
         for step, (batch, waiting) in enumerate(
             prefetch(self.loader.batches(epoch, first_step), self.device), first_step
         ):
-            self.prove_half_precision(batch)
+            self.check_half_precision(batch)
             self.train_step(batch, epoch, step)
             waited += waiting
             if (step + 1) % self.log_every == 0:
@@ -197,21 +197,21 @@ class Trainer:
             "data_wait_share": waited / seconds,
         })  # fmt: skip
 
-    def prove_half_precision(self, batch: Any) -> None:
+    def check_half_precision(self, batch: Any) -> None:
         """Before the first step under autocast, take out of it what this machine computes wrongly."""
-        if self.proved:
+        if self.precision_checked:
             return
-        self.proved = True
+        self.precision_checked = True
         model = unwrapped(self.task.module).get_submodule("model")
         devices = replica_devices(self.task.module) or [self.device]
-        repaired = prove(model, lambda: self.task.forward_only(batch), devices, self.precision.dtype)
+        repaired = check_half_precision(model, lambda: self.task.forward_only(batch), devices, self.precision.dtype)
         if repaired:
             self.warn(describe_repair(repaired, self.device, self.precision.dtype))
 
     def train_step(self, batch: Any, epoch: int, step: int) -> None:
         """One forward and backward pass and one update; nothing here waits for the device, but for fp16's scaler."""
         torch.manual_seed(seed_of(self.seed, "step", epoch, step, self.world.rank))
-        # Set to 0, not dropped: see prepare.
+        # Set to 0, not dropped: see init_optimizer_state.
         self.optimizer.zero_grad(set_to_none=False)
         output = self.task.step(batch, epoch, step)
         scaler = self.precision.scaler
@@ -222,7 +222,7 @@ class Trainer:
             self.step_scaled(bad)
         else:
             self.optimizer.step()
-        numbers = over_processes({**output.numbers, "gradient_norm": gradient_norm})
+        numbers = mean_over_processes({**output.numbers, "gradient_norm": gradient_norm})
         self.epoch_meter.add(numbers, bad)
         self.window_meter.add(numbers, bad)
 
@@ -247,12 +247,12 @@ class Trainer:
         """The steps skipped so far; ends the run when too many were skipped in a row."""
         skipped, diverged = self.guard.read()
         if diverged:
-            self.guard.forget_streak()
+            self.guard.reset_streak()
             self.save(position)
             self.recorder.update_run(skipped_steps=skipped)
             raise UserError(
                 f"expected a finite loss of at most {LARGEST_LOSS:g} and gradients of the usual norm, got none in "
-                f"{LONGEST_STREAK} steps in a row; the state of before is in {self.keeper.folder}; {REMEDY}"
+                f"{LONGEST_STREAK} steps in a row; the state of before is in {self.run_state.folder}; {REMEDY}"
             )
         return skipped
 
@@ -269,18 +269,18 @@ class Trainer:
         if absurd := find_absurd(weights) or find_absurd(optimizer, largest=LARGEST_VARIANCE):
             raise UserError(
                 f"training went wrong: {absurd}; nothing of it is written, and a state of before, if there is one, is "
-                f"still in {self.keeper.folder}; {REMEDY}"
+                f"still in {self.run_state.folder}; {REMEDY}"
             )
 
     def save(self, position: Position) -> None:
         """Write the state, unless it is absurd."""
         self.check_values()
-        self.keeper.save(position, self.state_dict())
+        self.run_state.save(position, self.state_dict())
 
     def save_if_due(self, position: Position, *, reading: bool) -> None:
         """Save in between, when it is time or when a scheduler asks for the machine."""
         stopping = self.asked_to_stop(reading=reading)
-        if stopping or self.keeper.due():
+        if stopping or self.run_state.due():
             self.check_guard(position)
             self.save(position)
         if stopping:

@@ -112,14 +112,14 @@ def test_a_run_whose_disk_fails_is_one_line_and_goes_on(tmp_path, break_writes, 
     undo = break_writes(fault, name)
     broken = trainer(folder)
     with pytest.raises(UserError) as caught:
-        broken.fit(broken.keeper.find("auto"))
+        broken.fit(broken.run_state.find("auto"))
     undo.undo()
     assert "\n" not in str(caught.value) and os.strerror(FAULTS[fault]) in str(caught.value)
     assert not temporaries(folder)
     for state in (LAST, PREVIOUS):
         assert "position" in read_checkpoint(folder / "state" / state)
     last = trainer(folder)
-    last.fit(last.keeper.find("auto"))
+    last.fit(last.run_state.find("auto"))
     expected, found = (t.task.module.state_dict() for t in (unbroken, last))
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     names = [sorted(str(p.relative_to(x)) for p in x.rglob("*") if "events" not in p.name) for x in

@@ -167,7 +167,7 @@ def test_a_run_whose_disk_fills_up_at_any_time_is_one_line_and_goes_on(tmp_path,
         said = capfd.readouterr().err
         assert "\n" not in str(caught.value) and "Traceback" not in said and events_end(said) <= 1
         again = trainer(folder)
-        again.fit(again.keeper.find("auto"))
+        again.fit(again.run_state.find("auto"))
         found = again.task.module.state_dict()
         assert all(torch.equal(expected[name], found[name]) for name in expected)
         lines = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

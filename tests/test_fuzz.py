@@ -169,8 +169,8 @@ def test_checkpoints_weights_and_states(folder, kind, damage, kept):
     content = read_or_one_line(read_checkpoint, path)
     assert content is None or isinstance(content, dict)
     read_or_one_line(read_weights, path)
-    keeper = RunState(path.parent, fixed={}, save_minutes=0)
-    read_or_one_line(lambda path: keeper.find("auto"), path)
+    run_state = RunState(path.parent, fixed={}, save_minutes=0)
+    read_or_one_line(lambda path: run_state.find("auto"), path)
 
 
 @BUDGET

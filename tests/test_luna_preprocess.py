@@ -19,7 +19,7 @@ from data.catalog.list_folders import ListFolders
 from data.crops import LOCAL_SHAPE
 from data.datasets.pretraining import open_dataset
 from tests.scans import lung, write_scan
-from utils.atomic import unwritten
+from utils.atomic import write_error
 from utils.cores import available_cores
 
 ROOT = Path(__file__).parent.parent
@@ -314,7 +314,7 @@ def test_a_full_disk_ends_the_run(luna, tmp_path, run, monkeypatch):
     def full(scan, settings):
         tried.append(scan)
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        raise unwritten(scan.file("global", 0), error) from error
+        raise write_error(scan.file("global", 0), error) from error
 
     monkeypatch.setattr(luna_preprocess, "preprocess_scan", full)
     status, error = run(luna, tmp_path / "out", "--max_bad", 1)

@@ -122,10 +122,10 @@ def test_resumed_and_unbroken_runs_end_alike_and_changed_options_are_refused(che
     # The state within epoch 1, from which a run that was killed there goes on.
     save, middle = RunState.save, tmp_path / "middle.pt"
 
-    def save_and_keep(keeper, position, content):
-        save(keeper, position, content)
+    def save_and_keep(run_state, position, content):
+        save(run_state, position, content)
         if position == (1, 1):
-            middle.write_bytes((keeper.folder / "last.pt").read_bytes())
+            middle.write_bytes((run_state.folder / "last.pt").read_bytes())
 
     monkeypatch.setattr(RunState, "save", save_and_keep)
     assert run(monkeypatch, capsys, *options_2d(chest, broken), *lists, "--epochs", 2, "--save_minutes", 0)[0] == 0

@@ -65,9 +65,9 @@ class ToyTask:
 def make_trainer(folder: Path, *, epochs=2, spoilt=(), scale=1.0, save_minutes=0.0, fixed=None, after_epoch=()):
     task = ToyTask(scale)
     optimizer = torch.optim.SGD(task.module.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-2, fused=True)
-    keeper = RunState(folder / "state", fixed=fixed or {"lr": 0.05}, save_minutes=save_minutes)
+    run_state = RunState(folder / "state", fixed=fixed or {"lr": 0.05}, save_minutes=save_minutes)
     return Trainer(
         task, optimizer=optimizer, loader=ToyLoader(spoilt), device=CPU, precision=Precision.choose(CPU, amp=False),
-        recorder=Recorder(folder, about={}), keeper=keeper, world=World(), epochs=epochs, seed=1, log_every=2,
+        recorder=Recorder(folder, about={}), run_state=run_state, world=World(), epochs=epochs, seed=1, log_every=2,
         after_epoch=after_epoch,
     )  # fmt: skip

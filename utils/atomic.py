@@ -39,7 +39,7 @@ def whole_file(
     """
     path = Path(path)
     temporary = temporary_name(path)
-    remove_left_over(path)
+    remove_leftovers(path)
     with writing(path, temporary) as watch:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield watch(file)
@@ -68,7 +68,7 @@ def writing(path: Path, temporary: Path) -> Iterator[Callable[[IO[Any]], IO[Any]
         _remove(temporary)
         first = failures[0] if failures else error
         if isinstance(first, OSError):
-            raise unwritten(path, first) from error
+            raise write_error(path, first) from error
         raise
     except BaseException:
         _remove(temporary)
@@ -96,7 +96,7 @@ def _noting(method: Callable[..., Any], failures: list[OSError]) -> Callable[...
     return noting
 
 
-def unwritten(path: Path, error: OSError) -> UserError:
+def write_error(path: Path, error: OSError) -> UserError:
     """The one line of a file that could not be written."""
     # NumPy tells a short write without the system's reason.
     reason = error.strerror or f"{error}; is the disk full?"
@@ -112,7 +112,7 @@ def _prefix(path: Path) -> str:
     return f".{path.name}.{socket.gethostname()}."
 
 
-def remove_left_over(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of ``path`` whose processes were killed."""
     ours, anyones = _prefix(path), f".{path.name}."
     # What cannot be listed or removed cannot be written either, which is told where it is tried.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from utils.atomic import temporary_name, unwritten, writing
+from utils.atomic import temporary_name, write_error, writing
 
 
 class FileGroup:
@@ -47,4 +47,4 @@ class FileGroup:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
             except OSError as error:
-                raise unwritten(path, error) from error
+                raise write_error(path, error) from error

@@ -84,7 +84,7 @@ class Loop:
 
     def _trainer(self, d: int, settings: BenchmarkSettings, views: Any) -> Trainer:
         trainer = make_trainer(d, self.device, settings.folder, views, amp=True)
-        trainer.prove_half_precision(self.raw)
+        trainer.check_half_precision(self.raw)
         return trainer
 
     def make_views(self) -> Views:

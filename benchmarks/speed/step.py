@@ -54,7 +54,7 @@ def our_step(d: int, views: Views, settings: BenchmarkSettings, *, amp: bool) ->
     """A step of the training loop, on the same views."""
     trainer = make_trainer(d, CPU, settings.folder, lambda batch, generator: views, amp=amp)
     batch, steps = (views.global1,), count()
-    trainer.prove_half_precision(batch)
+    trainer.check_half_precision(batch)
     return lambda: trainer.train_step(batch, EPOCH, next(steps))
 
 

@@ -96,5 +96,5 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *
     return Trainer(
         task, optimizer=optimizer, loader=NoBatches(), device=device, precision=precision,
         recorder=Recorder(folder, about={}, active=False),
-        keeper=RunState(folder, fixed={}, save_minutes=1e9, writes=False), world=World(), epochs=1, seed=0,
+        run_state=RunState(folder, fixed={}, save_minutes=1e9, is_main=False), world=World(), epochs=1, seed=0,
     )  # fmt: skip

@@ -154,7 +154,7 @@ def pretrain(variant: str, replicate: int, settings: Settings, folder: Path) -> 
             task, optimizer=optimizer,
             loader=Loader(UnlabelledPhantoms(images, "phantoms"), batch_size=settings.batch, workers=0, seed=seed),
             device=settings.torch_device, precision=settings.precision, recorder=recorder,
-            keeper=RunState(Path(state), fixed={}, save_minutes=1e9, writes=False), world=World(),
+            run_state=RunState(Path(state), fixed={}, save_minutes=1e9, is_main=False), world=World(),
             epochs=settings.epochs, seed=seed, after_epoch=[pictures],
         ).fit()  # fmt: skip
     return model.model.encoder

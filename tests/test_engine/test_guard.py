@@ -147,7 +147,7 @@ def test_a_resumed_run_remembers_the_norms_and_leaves_out_the_same_steps(tmp_pat
     first.task.step = interrupted
     with pytest.raises(KeyboardInterrupt):
         first.fit()
-    second.fit(second.keeper.find("auto"))
+    second.fit(second.run_state.find("auto"))
     assert_same(snapshot(unbroken), snapshot(second))
     assert torch.equal(unbroken.guard.norms.nan_to_num(-1), second.guard.norms.nan_to_num(-1))
     assert lines_of(tmp_path / "a")[-1]["skipped_steps"] == lines_of(tmp_path / "b")[-1]["skipped_steps"] == 1

@@ -9,7 +9,7 @@ from torch import nn
 from engine.guard import LONGEST_STREAK
 from engine.run_state import Position
 from engine.stopping import Stopped
-from engine.trainer import lay_out_as_parameters, prepare
+from engine.trainer import init_optimizer_state, match_memory_formats
 from tests.toys import ToyLoader, make_trainer
 from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
@@ -34,7 +34,7 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path
     with pytest.raises(KeyboardInterrupt):
         first.fit()
     second = make_trainer(tmp_path / "b")
-    second.fit(second.keeper.find("auto"))
+    second.fit(second.run_state.find("auto"))
     assert_equal_bits(weights_of(unbroken), weights_of(second))
     lines = [(tmp_path / x / "metrics.jsonl").read_text().splitlines() for x in "ab"]
     for a, b in zip(*(map(json.loads, text) for text in lines), strict=True):
@@ -112,7 +112,7 @@ def test_many_bad_steps_in_a_row_end_the_run_with_the_state_of_before(tmp_path):
     # An epoch of fewer steps ends the run before there are so many.
     trainer.loader.spoilt, trainer.loader.steps_per_epoch = {"all"}, LONGEST_STREAK + 5
     with pytest.raises(UserError, match=f"{LONGEST_STREAK} steps in a row"):
-        trainer.fit(trainer.keeper.find("auto"))
+        trainer.fit(trainer.run_state.find("auto"))
     saved = read_checkpoint(tmp_path / "state" / "last.pt")["model"]
     tracked = [k for k in before if "num_batches" not in k]
     assert_equal_bits({k: before[k] for k in tracked}, {k: saved[k] for k in tracked})
@@ -140,30 +140,30 @@ def test_heads_that_a_step_does_not_use_still_feel_momentum_and_weight_decay(tmp
 def test_an_option_changed_on_resume_is_refused_by_name(tmp_path):
     make_trainer(tmp_path, fixed={"lr": 0.05, "b": 4}).fit()
     with pytest.raises(UsageError, match="--resume: b was 4 .* and is 8 now"):
-        make_trainer(tmp_path, fixed={"lr": 0.05, "b": 8}).keeper.find("auto")
+        make_trainer(tmp_path, fixed={"lr": 0.05, "b": 8}).run_state.find("auto")
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     make_trainer(tmp_path).fit()
     with pytest.raises(UsageError, match="holds a run already"):
-        make_trainer(tmp_path).keeper.find(None)
+        make_trainer(tmp_path).run_state.find(None)
 
 
 def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path):
     make_trainer(tmp_path).fit()
     last = tmp_path / "state" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
-    state = make_trainer(tmp_path).keeper.find("auto")
+    state = make_trainer(tmp_path).run_state.find("auto")
     assert Position(*state["position"]) == Position(2, 4)
     (tmp_path / "state" / "previous.pt").write_bytes(b"")
     with pytest.raises(UserError, match="cut short"):
-        make_trainer(tmp_path).keeper.find("auto")
+        make_trainer(tmp_path).run_state.find("auto")
 
 
 def test_weights_are_no_state(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "w.pt")
     with pytest.raises(UserError, match="--init"):
-        make_trainer(tmp_path).keeper.find(str(tmp_path / "w.pt"))
+        make_trainer(tmp_path).run_state.find(str(tmp_path / "w.pt"))
 
 
 def test_a_signal_saves_and_stops_after_the_step(tmp_path):
@@ -176,7 +176,7 @@ def test_a_signal_saves_and_stops_after_the_step(tmp_path):
     with pytest.raises(Stopped, match="SIGTERM before epoch 1 step 0"):
         trainer.fit()
     again = make_trainer(tmp_path)
-    again.fit(again.keeper.find("auto"))
+    again.fit(again.run_state.find("auto"))
     unbroken = make_trainer(tmp_path / "other")
     unbroken.fit()
     assert_equal_bits(weights_of(unbroken), weights_of(again))
@@ -186,7 +186,7 @@ def test_a_resumed_optimizer_is_laid_out_as_its_channels_last_parameters(tmp_pat
     def make():
         torch.manual_seed(0)
         conv = nn.Conv3d(2, 3, 3).to(memory_format=torch.channels_last_3d)
-        return conv, prepare(torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, fused=True))
+        return conv, init_optimizer_state(torch.optim.SGD(conv.parameters(), lr=0.1, momentum=0.9, fused=True))
 
     def step(conv, optimizer, seed):
         optimizer.zero_grad(set_to_none=False)
@@ -201,6 +201,6 @@ def test_a_resumed_optimizer_is_laid_out_as_its_channels_last_parameters(tmp_pat
     again.load_state_dict(saved["model"])
     other.load_state_dict(saved["optimizer"])
     assert other.state[again.weight]["momentum_buffer"].stride() != again.weight.stride()  # what a file gives
-    lay_out_as_parameters(other)
+    match_memory_formats(other)
     step(again, other, 2)
     assert torch.equal(conv.weight, again.weight)

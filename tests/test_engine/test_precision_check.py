@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.phantoms.dataset import make_xrays
-from engine import precision, proof
-from engine.proof import compute_in_float32, describe_repair, prove
+from engine import precision, precision_check
+from engine.precision_check import check_half_precision, compute_in_float32, describe_repair
 from tests.programs import run
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
@@ -65,8 +65,8 @@ def run_net(net, seed=1):
         return net(x).float()
 
 
-def prove_net(net):
-    return prove(net, lambda: run_net(net), [CPU], BF16)
+def check_net(net):
+    return check_half_precision(net, lambda: run_net(net), [CPU], BF16)
 
 
 SPOILT = {
@@ -83,13 +83,13 @@ def test_a_faulty_layer_is_found_and_computed_in_float32(spoil):
     net, plain = make_net(), make_net()
     names = list(net.state_dict())
     with Fault((8, 12), spoil) as fault:
-        assert prove_net(net) == ["first", "second"] and fault.met
+        assert check_net(net) == ["first", "second"] and fault.met
         met = fault.met
-        assert prove_net(net) == [], "what was taken out is not asked for again"
+        assert check_net(net) == [], "what was taken out is not asked for again"
         run_net(net.train()).sum().backward()
         assert fault.met == met
     assert list(net.state_dict()) == names and isinstance(net.second, nn.Conv2d)
-    assert not isinstance(net.deep[1], proof._InFloat32)
+    assert not isinstance(net.deep[1], precision_check._InFloat32)
     torch.manual_seed(5)
     net.zero_grad()
     run_net(net).sum().backward()
@@ -105,8 +105,8 @@ def test_a_faulty_product_of_no_layer_takes_the_whole_network_out():
     net = make_net()
     with Fault((4, 6)):
         # The layer whose weight a function takes is mended in vain.
-        assert prove_net(net) == ["bare", "deep.1", ""]
-        assert isinstance(net, proof._InFloat32)
+        assert check_net(net) == ["bare", "deep.1", ""]
+        assert isinstance(net, precision_check._InFloat32)
     x = torch.randn(6, 1, 8, 12, generator=torch.Generator().manual_seed(1))
     assert torch.equal(run_net(net.eval()), net(x))
 
@@ -118,7 +118,7 @@ def test_where_nothing_is_wrong_nothing_changes():
         parameter.grad = torch.ones_like(parameter)
     state, modes = copy.deepcopy(net.state_dict()), [m.training for m in net.modules()]
     kinds, random = [type(m) for m in net.modules()], torch.get_rng_state()
-    assert prove_net(net) == []
+    assert check_net(net) == []
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
     assert all(torch.equal(p.grad, torch.ones_like(p)) for p in net.parameters())
     assert modes == [m.training for m in net.modules()] and kinds == [type(m) for m in net.modules()]
@@ -137,19 +137,19 @@ def test_every_kind_of_product_is_looked_at():
             return torch.einsum("bnf,bnf->bf", x, x)
 
     net = Products()
-    with torch.autocast("cpu", BF16), proof._Watch(CPU) as watch:
+    with torch.autocast("cpu", BF16), precision_check._Watch(CPU) as watch:
         net(torch.randn(5, 2, 3, 2, 4))
     found = {p.function: p for p in watch.found}
     assert found.keys() == {F.conv_transpose3d, F.linear, torch.Tensor.matmul, torch.einsum}
-    shapes = [x.shape for x in found[F.conv_transpose3d].args if isinstance(x, proof.Layout)]
-    assert shapes == [(proof.SAMPLES_ON_CPU, 2, 3, 2, 4), (2, 3, 2, 2, 2), (3,)]
-    assert all(proof.worst_error(p, CPU, BF16) < 0.02 for p in watch.found)
+    shapes = [x.shape for x in found[F.conv_transpose3d].args if isinstance(x, precision_check.Layout)]
+    assert shapes == [(precision_check.SAMPLES_ON_CPU, 2, 3, 2, 4), (2, 3, 2, 2, 2), (3,)]
+    assert all(precision_check.worst_error(p, CPU, BF16) < 0.02 for p in watch.found)
 
 
 def test_layouts_in_memory_are_those_of_the_run():
     net = nn.Conv3d(2, 3, 3).to(memory_format=torch.channels_last_3d)
     x = torch.randn(2, 2, 4, 5, 6).to(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", BF16), proof._Watch(CPU) as watch:
+    with torch.autocast("cpu", BF16), precision_check._Watch(CPU) as watch:
         net(x)
     (product,) = watch.found
     drawn = product.args[0].draw(torch.Generator(), BF16)
@@ -158,9 +158,9 @@ def test_layouts_in_memory_are_those_of_the_run():
 
 def test_processes_agree(monkeypatch):
     answers = iter([{"deep.1"}, set()])
-    monkeypatch.setattr(proof, "gather", lambda own: [own, next(answers)])
+    monkeypatch.setattr(precision_check, "gather", lambda own: [own, next(answers)])
     net = make_net()
-    assert prove_net(net) == ["deep.1"] and isinstance(net.deep[1], proof._InFloat32)
+    assert check_net(net) == ["deep.1"] and isinstance(net.deep[1], precision_check._InFloat32)
 
 
 def test_a_replica_computes_with_its_own_parameters():

@@ -177,7 +177,7 @@ def find_products(
     return watch.found
 
 
-def prove(
+def check_half_precision(
     model: nn.Module, forward: Callable[[], object], devices: Sequence[torch.device], dtype: torch.dtype
 ) -> list[str]:
     """Compare half precision with float32 and take out of it what is wrong, on all processes alike.
