@@ -1,4 +1,4 @@
-"""Cut the crop pairs that 3D pre-training reads out of CT scans: LUNA16's, or one's own."""
+"""Cut crop pairs for 3D pre-training out of CT scans: LUNA16's, or one's own."""
 
 import argparse
 import errno
@@ -32,23 +32,23 @@ from utils.process_pool import run_jobs
 from utils.progress import progress, say
 from utils.world import World, read_world
 
-# One thread a worker: scans are shared out over processes. Read by the libraries that NumPy loads.
+# One thread per worker, since scans are distributed over processes; workers' numerical libraries read this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-PUBLISHED_SIDE = 64  # voxels of a crop in x and y, to which the published boxes belong
-# The network halves a crop three times.
+PUBLISHED_SIDE = 64  # voxels of a published crop in x and y; the published box sizes are for this size
+# The network halves each side of a crop three times.
 DIVISOR = 8
-# What no scan can help: the disk is full, or may not be written.
-DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# Errors that concern the disk and not one scan: it is full, over quota, or read-only.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options typed; a wrong one ends the program with one line and status 2."""
+    """Parse the options; a wrong one ends the program with one line and status 2."""
     parser = OneLineParser(
         prog="luna_preprocess.py",
         description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd, or of the CT scans "
-        f"({', '.join(SCANS)}) in any other folders. Finished scans are skipped, so that a run that was stopped goes "
-        "on. Started by torchrun, several machines share the scans out.",
+        f"({', '.join(SCANS)}) in any other folders. Finished scans are skipped, so that a stopped run "
+        "resumes. Under torchrun, the scans are distributed over several machines.",
     )  # fmt: skip
     whole, size = number(int, 1, 10**6), number(int, DIVISOR, 4096)
     parser.add_argument(
@@ -56,21 +56,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--save", type=path_type, required=True, help="folder for the crops")
     parser.add_argument("--fold", type=number(int, 0, 9), help="preprocess one subset only; unset: all")
-    parser.add_argument("--scale", type=whole, default=16, help="crop pairs a scan")
+    parser.add_argument("--scale", type=whole, default=16, help="crop pairs per scan")
     for name, default in (("rows", 64), ("cols", 64), ("deps", 32)):
         parser.add_argument(f"--input_{name}", type=size, default=default, help="voxels of a global crop")
     for name in ("rows", "cols"):
-        help_text = f"mm of the smallest box that is cut; the others keep their proportion ({name})"
+        help_text = f"mm of the smallest box that is cut; the other boxes are scaled in proportion ({name})"
         parser.add_argument(f"--crop_{name}", type=size, default=PUBLISHED_SIDE, help=help_text)
     parser.add_argument(
-        "--workers", type=whole, default=available_cores(), help="processes, about 1 GB each; unset: one a core"
+        "--workers", type=whole, default=available_cores(), help="processes, about 1 GB each; unset: one per core"
     )
     parser.add_argument(
         "--max_bad", type=number(float, 0, 1), default=0.01,
-        help="share of scans that may fail, one scan at least; 0: none may",
+        help="share of scans that may fail, at least one scan; 0: none may",
     )  # fmt: skip
     parser.add_argument(
-        "--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from, with the scan's name"
+        "--seed", type=number(int, 0, 2**62), default=42, help="seed of all random draws, together with the scan's name"
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="float16 halves the disk")
     options = parser.parse_args(arguments)
@@ -82,10 +82,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def choose_scans(root: Path, save: Path, fold: int | None, *, verbose: bool) -> tuple[list[Scan], list[str]]:
-    """The scans to preprocess, in order of their paths, and a line for each folder that cannot be read.
+    """Find the scans to preprocess, in order of their paths, and write a line for each folder that cannot be read.
 
     Raises:
-        UserError: no such folder, no scans in it, or names that do not tell them apart.
+        UserError: no such folder, no scans in it, or two scans with the same name.
     """
     found = find_scans(require_folder(root), verbose=verbose)
     if not found.scans and not found.unreadable:
@@ -102,15 +102,15 @@ def choose_scans(root: Path, save: Path, fold: int | None, *, verbose: bool) -> 
     scans = [Scan(scan.path, save / scan.folder, scan.folder) for scan in wanted]
     for scan in scans:
         if scan.record_file == save / MANIFEST:
-            raise UserError(f"{scan.source}: expected another name, the record of its crops would be {MANIFEST}")
+            raise UserError(f"{scan.source}: expected another name, since the record of its crops would be {MANIFEST}")
     return scans, found.unreadable
 
 
 def prepare_folder(save: Path) -> None:
-    """Make the folder of the crops.
+    """Create the folder of the crops.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         save.mkdir(parents=True, exist_ok=True)
@@ -119,15 +119,15 @@ def prepare_folder(save: Path) -> None:
 
 
 class DiskFailure(UserError):
-    """The folder of the crops cannot be written, for no scan's reason."""
+    """The folder of the crops cannot be written, whichever scan is preprocessed."""
 
 
 def preprocess_one(settings: CropSettings, scan: Scan) -> dict[str, Any]:
-    """What a worker does.
+    """Preprocess one scan in a worker process; returns its record.
 
     Raises:
-        DiskFailure: the run cannot go on.
-        UserError: whatever else happened; the scan has failed.
+        DiskFailure: the disk cannot be written, so that the run must stop.
+        UserError: the scan failed for any other reason.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -136,23 +136,23 @@ def preprocess_one(settings: CropSettings, scan: Scan) -> dict[str, Any]:
         if _is_disk_failure(error):
             raise DiskFailure(str(error)) from error
         raise
-    except Exception as error:  # there is no end to what a damaged file can do, and the other scans are to be made
+    except Exception as error:  # a damaged file can raise any error, and the other scans must still be preprocessed
         raise UserError(f"{scan.source}: {type(error).__name__}: {error}") from error
 
 
 def _is_disk_failure(error: UserError) -> bool:
-    # A short write that NumPy notices has no number.
+    # NumPy's error for an incomplete write has no errno.
     cause = error.__cause__
-    return isinstance(cause, OSError) and (cause.errno is None or cause.errno in DISK_FAILS)
+    return isinstance(cause, OSError) and (cause.errno is None or cause.errno in DISK_ERRORS)
 
 
 def preprocess_all(scans: Sequence[Scan], settings: CropSettings, *, workers: int, world: World) -> dict[str, str]:
-    """Preprocess the scans that are not finished; returns why those failed that did, by name.
+    """Preprocess the scans that are not finished; returns the reason of each failure by the scan's name.
 
     Raises:
         UserError: the folder of the crops cannot be written, or holds files of another program.
     """
-    todo = say_how_far(scans, settings)
+    todo = unfinished(scans, settings)
     failures: dict[str, str] = {}
     jobs = run_jobs(partial(preprocess_one, settings), todo, workers=min(workers, max(1, len(todo))))
     for scan, result in progress(jobs, name=f"process {world.rank}", unit="scan", total=len(todo)):
@@ -169,8 +169,8 @@ def preprocess_all(scans: Sequence[Scan], settings: CropSettings, *, workers: in
     return failures
 
 
-def say_how_far(scans: Sequence[Scan], settings: CropSettings) -> list[Scan]:
-    """The scans that are not finished; says why those are made anew that were made before."""
+def unfinished(scans: Sequence[Scan], settings: CropSettings) -> list[Scan]:
+    """The scans that are not finished; prints why scans that have crops already are preprocessed again."""
     by_state: dict[str, list[Scan]] = {}
     for scan in scans:
         by_state.setdefault(state_of(scan, settings), []).append(scan)
@@ -178,7 +178,8 @@ def say_how_far(scans: Sequence[Scan], settings: CropSettings) -> list[Scan]:
         if state == FINISHED:
             say(f"{len(some)} of {len(scans)} scans are finished already")
         elif state != NEW:
-            say(f"made anew: {len(some)} of {len(scans)} scans {state} ({first_names([s.listed for s in some])})")
+            names = first_names([scan.listed for scan in some])
+            say(f"preprocessed again: {len(some)} of {len(scans)} scans {state} ({names})")
     finished = set(by_state.get(FINISHED, []))
     return [scan for scan in scans if scan not in finished]
 
@@ -186,14 +187,14 @@ def say_how_far(scans: Sequence[Scan], settings: CropSettings) -> list[Scan]:
 def conclude(
     manifest: dict[str, Any], scans: Sequence[Scan], unreadable: Sequence[str], *, save: Path, max_bad: float
 ) -> int:
-    """Say what came of it; returns the exit status.
+    """Print the results of the run; returns the exit status.
 
     Args:
-        manifest: what all processes have made so far.
-        scans: those of this run, of all processes.
+        manifest: the records of all processes so far.
+        scans: the scans of this run, over all processes.
         unreadable: a line for each folder that could not be read.
         save: the folder of the crops.
-        max_bad: share of scans that may fail, one at least unless it is 0.
+        max_bad: share of scans that may fail, at least one unless it is 0.
     """
     names = {scan.listed for scan in scans}
     failed = [*(reason for name, reason in manifest["failures"].items() if name in names), *unreadable]
@@ -204,17 +205,17 @@ def conclude(
     if not failed:
         say(text)
         return 0
-    none_gave = not any(record["pairs"] for record in manifest["records"] if record["scan"] in names)
+    all_empty = not any(record["pairs"] for record in manifest["records"] if record["scan"] in names)
     text += f"; {len(failed)} scans failed, see {MANIFEST}: "
-    if len(failed) > allowed or (none_gave and len(failed) >= len(scans)):
-        say(text + f"--max_bad {max_bad:g} allows {allowed} of {len(scans)}" + ", and one must give crops" * none_gave)
+    if len(failed) > allowed or (all_empty and len(failed) >= len(scans)):
+        say(text + f"--max_bad {max_bad:g} allows {allowed} of {len(scans)}" + ", and one must give crops" * all_empty)
         return 1
     say(text + f"--max_bad {max_bad:g} allows {allowed} of {len(scans)}; pre-training leaves them out")
     return 0
 
 
 def main() -> int:
-    """Scans -> crop pairs -> manifest; status 1 when more scans failed than may, or none gave any."""
+    """Scans -> crop pairs -> manifest; status 1 when more scans failed than allowed, or no scan gave crops."""
     options = parse_arguments()
     world = read_world()
     settings = CropSettings(

@@ -1,4 +1,7 @@
-"""Which parts of a CT scan become a crop pair and its local crops, and how they are cut."""
+"""Choose and cut the boxes of a CT scan that become a crop pair and its local crops.
+
+The steps and numbers are in docs/reference.md, "Crop pairs of LUNA16".
+"""
 
 import math
 from typing import NamedTuple
@@ -8,55 +11,55 @@ import numpy as np
 from data.transforms.hounsfield import HIGHEST, LOWEST, clipped, scale
 from data.transforms.resize3d import resize
 
-# The boxes of global and local crops, voxels of 1 mm, drawn with equal odds.
+# Sizes of the boxes of global and local crops, voxels of 1 mm; each is drawn with the same probability.
 GLOBAL_SIZES = np.array([(96, 96, 64), (96, 96, 96), (112, 112, 64), (64, 64, 32)])
 LOCAL_SIZES = np.array([(32, 32, 16), (16, 16, 16), (32, 32, 32), (8, 8, 8)])
-BORDER = np.array([70, 70, 15])  # voxels between a box and the border of the scan: not lung
-SMALLER = np.array([32, 32, 0])  # what a box loses where the scan is too narrow for it, voxels
-EXTRA_SLICES = 3  # cut behind a box, to be looked at for tissue
+BORDER = np.array([70, 70, 15])  # voxels kept between a box and the border of the scan, which is not lung
+SMALLER = np.array([32, 32, 0])  # voxels by which a box shrinks where the scan is too narrow for it
+EXTRA_SLICES = 3  # slices cut beyond the box in z, of which the tissue score reads the first
 LEAST_IOU = 0.3
 N_LOCAL = 6
 LOCAL_SHAPE = (16, 16, 16)
-LOCAL_MARGIN = 3  # voxels by which local crops may start outside of the pair
+LOCAL_MARGIN = 3  # voxels by which local crops may start outside the union of the pair
 
-TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)
-MOST_TISSUE = 0.15  # of a box
-SHAPE = (64, 64, 32)  # of a published crop
-# Pairs of boxes are drawn so many at a time, of which a twentieth or so overlaps enough, ...
+TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)  # −150 HU, scaled to 0..1
+MAX_TISSUE = 0.15  # share of a box's voxels
+SHAPE = (64, 64, 32)  # voxels of a published crop
+# Pairs of boxes drawn at a time; about a twentieth of them overlap enough.
 DRAWN_AT_ONCE = 256
-# ... and so many are looked at in a row until a scan is given up. The published program went on for ever.
+# Failed tries in a row after which a scan is given up, where the published program looped for ever.
 TRIES = 500
 
 Box = tuple[int, int, int, int, int, int]
-"""(x0, x1, y0, y1, z0, z1) in voxels, the ends not included."""
+"""(x0, x1, y0, y1, z0, z1) in voxels of 1 mm, the ends not included."""
 
 
 class BoxLimits(NamedTuple):
-    """The boxes that a scan has room for."""
+    """The sizes and positions of boxes that fit into a scan, in voxels of 1 mm."""
 
     sizes: np.ndarray
-    """int64, N 3."""
+    """int64, N 3: x, y, z."""
     low: np.ndarray
     """int64, N 3: the lowest start of a box of each size."""
     high: np.ndarray
     """int64, N 3: the highest start, included."""
     narrow: bool
-    """Whether borders had to shrink."""
+    """Whether the borders had to shrink."""
 
 
 def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray:
     """Cut a box out of a scan and resize it.
 
     Args:
-        volume: X Y Z, floating point numbers scaled to 0..1, or whole numbers in HU, which are scaled after the cut.
-        box: cut short where it leaves the volume.
+        volume: X Y Z, either floating point scaled to 0..1, or integers in HU, which are scaled after the cut.
+        box: cut short where it extends beyond the volume.
         shape: voxels of the result.
 
     Returns:
         float32 of ``shape``.
 
     Raises:
-        ValueError: nothing of the box lies in the volume.
+        ValueError: the box is outside the volume.
     """
     x0, x1, y0, y1, z0, z1 = (max(0, int(side)) for side in box)
     part = volume[x0:x1, y0:y1, z0:z1]
@@ -64,15 +67,15 @@ def cut(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray
         raise ValueError(f"expected a box within a volume of {volume.shape}, got {tuple(box)}")
     if volume.dtype.kind == "f":
         return np.ascontiguousarray(resize(part.astype(np.float32, copy=False), shape))
-    # Resizing is linear and its weights sum to 1, so that only what is left of the box needs to be scaled.
+    # Resizing is linear and its weights sum to 1, so the small result is scaled instead of the box.
     return scale(np.ascontiguousarray(resize(clipped(part), shape)))
 
 
 def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
-    """How much of a crop is soft tissue or denser, −150 HU or more: 1 a voxel, ½ where only the next slice's is.
+    """Count the voxels of soft tissue or denser (−150 HU or more); a voxel counts ½ if only the next slice's is tissue.
 
     Args:
-        crop: X Y Z in 0..1, with at least two slices behind those that are scored, as published.
+        crop: X Y Z in 0..1, as published with at least two slices beyond the scored ones.
         depth: the slices scored; by default 32, or all but two where the crop has fewer.
 
     Returns:
@@ -85,11 +88,11 @@ def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
 
 
 def find_limits(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -> BoxLimits:
-    """Where boxes may start in a scan of ``shape``; in x and y they are ``box_scale`` times as large as published.
+    """Find where boxes may start in a scan of ``shape``; boxes are ``box_scale`` times the published size in x and y.
 
-    A box for which x has no room between the borders is 32 voxels smaller in x and y. Where one has no room even so,
-    borders shrink to a quarter of what the scan leaves, so that boxes still differ; and one that does not fit into the
-    scan at all is left out.
+    A box that does not fit between the borders in x is made 32 voxels smaller in x and y. If it still does not fit,
+    each border shrinks to a quarter of the free space, so that positions still vary. A box larger than the scan is
+    left out.
     """
     space = np.array(shape) - np.array([0, 0, EXTRA_SLICES])
     sizes, smaller = (np.rint(x * np.array([*box_scale, 1])).astype(int) for x in (GLOBAL_SIZES, SMALLER))
@@ -101,26 +104,26 @@ def find_limits(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1))
     return BoxLimits(sizes, border, left - border, bool((border < BORDER).any()))
 
 
-def reachable_region(room: BoxLimits, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
-    """The part of a scan of ``shape`` that any crop may come from."""
+def reachable_region(limits: BoxLimits, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """The region of a scan of ``shape`` from which crops can come."""
     margin = LOCAL_MARGIN + LOCAL_SIZES.max(axis=0)
-    low = (room.low.min(axis=0) - LOCAL_MARGIN).clip(0)
-    high = np.minimum((room.high + room.sizes).max(axis=0) + np.maximum(margin, [0, 0, EXTRA_SLICES]), shape)
+    low = (limits.low.min(axis=0) - LOCAL_MARGIN).clip(0)
+    high = np.minimum((limits.high + limits.sizes).max(axis=0) + np.maximum(margin, [0, 0, EXTRA_SLICES]), shape)
     x, y, z = (slice(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True))
     return x, y, z
 
 
-def draw_pairs(room: BoxLimits, rng: np.random.Generator) -> np.ndarray:
-    """Pairs of boxes whose intersection over union is above 0.3: int64, N 2 6, N from 0 to some dozens."""
-    which = rng.integers(len(room.sizes), size=(DRAWN_AT_ONCE, 2))
-    start = rng.integers(room.low[which], room.high[which], endpoint=True)
-    stop = start + room.sizes[which]
+def draw_pairs(limits: BoxLimits, rng: np.random.Generator) -> np.ndarray:
+    """Draw pairs of boxes whose intersection over union is above 0.3: int64, N 2 6; N varies from 0 to some dozens."""
+    which = rng.integers(len(limits.sizes), size=(DRAWN_AT_ONCE, 2))
+    start = rng.integers(limits.low[which], limits.high[which], endpoint=True)
+    stop = start + limits.sizes[which]
     pairs = np.stack([start, stop], axis=-1).reshape(DRAWN_AT_ONCE, 2, 6)
     return pairs[iou(pairs[:, 0], pairs[:, 1]) > LEAST_IOU]
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes, N 6 each: N."""
+    """Intersection over union of boxes ``a`` and ``b`` (N 6 each), N."""
     common = np.minimum(a[:, 1::2], b[:, 1::2]) - np.maximum(a[:, ::2], b[:, ::2])
     intersection = common.clip(0).prod(axis=1)
     union = (a[:, 1::2] - a[:, ::2]).prod(axis=1) + (b[:, 1::2] - b[:, ::2]).prod(axis=1) - intersection
@@ -130,20 +133,20 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def cut_global(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray | None:
     """The global crop of a box, float32 of ``shape``, or None where it has too much tissue.
 
-    Published crops of 64×64×32 may score 15 % of the voxels of their box before it was resized, so that a box of 96³ is
-    never rejected; crops of other sizes are held to the same share.
+    A published crop of 64×64×32 may score 15 % of the voxels that its box had before it was resized, so that a box of
+    96³ is never rejected; for crops of other sizes the limit is scaled by their number of voxels.
     """
     x0, x1, y0, y1, z0, z1 = (int(side) for side in box)
     rows, cols, depth = shape
     crop = cut(volume, (x0, x1, y0, y1, z0, z1 + EXTRA_SLICES), (rows, cols, depth + EXTRA_SLICES))
-    most = MOST_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
-    if tissue_score(crop, depth) > most:
+    limit = MAX_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
+    if tissue_score(crop, depth) > limit:
         return None
     return crop[:, :, :depth]
 
 
 def draw_locals(pair: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Boxes of six local crops in and about a pair of boxes (2 6), in a scan of ``shape``: int64, 6 6."""
+    """Draw the boxes of six local crops in and near a pair of boxes (2 6), in a scan of ``shape``: int64, 6 6."""
     low = pair[:, ::2].min(axis=0) - LOCAL_MARGIN
     high = pair[:, 1::2].max(axis=0) + LOCAL_MARGIN
     start = rng.integers(low, high, size=(N_LOCAL, 3)).clip(0, np.array(shape) - 1)

@@ -63,7 +63,7 @@ def test_files_shapes_and_manifest(luna, tmp_path):
     assert (manifest["scans"], manifest["pairs"], manifest["failures"]) == (3, 6, {})
     assert manifest["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npy"))
     assert manifest["records"][0]["voxels"] == [140, 143, 66]
-    assert done.stderr.count("borders shrink") == 3  # once a scan
+    assert done.stderr.count("smaller borders") == 3  # once a scan
 
 
 def test_output_does_not_depend_on_workers_order_or_sharing_out(luna, tmp_path):
@@ -103,7 +103,7 @@ def test_crops_are_those_of_the_whole_scan(luna, tmp_path, monkeypatch):
     made = {}
     for needed in (True, False):
         if not needed:
-            monkeypatch.setattr(crop_pairs, "reachable_region", lambda room, shape: (slice(None),) * 3)
+            monkeypatch.setattr(crop_pairs, "reachable_region", lambda limits, shape: (slice(None),) * 3)
         scan = crop_pairs.Scan(luna / "subset1" / "1.3.6.1.mhd", tmp_path / str(needed))
         scan.target.mkdir()
         crop_pairs.preprocess_scan(scan, crop_pairs.CropSettings((16, 24, 8), (0.5, 0.5), 6, 0, "float32"))
@@ -335,12 +335,12 @@ def test_crops_are_made_anew_when_what_they_come_from_has_changed(luna, tmp_path
     raw.write_bytes(raw.read_bytes()[::-1])
     error = run(luna, save)[1]
     assert "2 of 3 scans are finished" in error
-    assert "made anew: 1 of 3 scans changed since their crops were made (1.3.6.1)" in error
+    assert "preprocessed again: 1 of 3 scans changed since their crops were made (1.3.6.1)" in error
     after = arrays(save)
     assert {name for name in before if not np.array_equal(before[name], after[name])} == {
         name for name in before if "1.3.6.1" in name
     }
-    assert "made anew: 3 of 3 scans have crops of other settings" in run(luna, save, "--seed", 3)[1]
+    assert "preprocessed again: 3 of 3 scans have crops of other settings" in run(luna, save, "--seed", 3)[1]
 
 
 def test_why_crops_are_made_anew(luna, tmp_path, run):

@@ -10,7 +10,7 @@ from data.crops import (
     GLOBAL_SIZES,
     LEAST_IOU,
     LOCAL_SIZES,
-    MOST_TISSUE,
+    MAX_TISSUE,
     cut,
     cut_global,
     draw_locals,
@@ -105,7 +105,7 @@ def test_crops_with_too_much_tissue_are_rejected_by_their_own_box():
     volume[:, :, :50] = 40
     box = (10, 74, 10, 74, 0, 32)
     assert cut_global(volume, box, (64, 64, 32)) is None
-    allowed = int(MOST_TISSUE * 64 * 64 * 32)
+    allowed = int(MAX_TISSUE * 64 * 64 * 32)
     volume[:] = -900
     volume[10:74, 10:74, :4] = 40
     assert allowed > 64 * 64 * 4 and cut_global(volume, box, (64, 64, 32)) is not None
@@ -115,9 +115,9 @@ def test_crops_with_too_much_tissue_are_rejected_by_their_own_box():
 
 def test_boxes_keep_their_distance_and_overlap():
     shape, rng = (301, 283, 190), np.random.default_rng(2)
-    room = find_limits(shape)
-    assert not room.narrow and np.array_equal(room.sizes, GLOBAL_SIZES)
-    pairs = np.concatenate([draw_pairs(room, rng) for _ in range(100)])
+    limits = find_limits(shape)
+    assert not limits.narrow and np.array_equal(limits.sizes, GLOBAL_SIZES)
+    pairs = np.concatenate([draw_pairs(limits, rng) for _ in range(100)])
     boxes = pairs.reshape(-1, 6)
     start, stop = boxes[:, ::2], boxes[:, 1::2]
     assert (start >= BORDER).all() and (stop <= np.array(shape) - BORDER - [0, 0, 3]).all()
@@ -137,17 +137,17 @@ def test_iou_by_hand():
 
 @pytest.mark.parametrize("shape", [(190, 300, 90), (64, 80, 35), (150, 270, 100), (40, 33, 36), (239, 240, 128)])
 def test_narrow_scans_get_boxes_within_them(shape):
-    room = find_limits(shape)
-    assert len(room.sizes)
-    pairs = np.concatenate([draw_pairs(room, np.random.default_rng(3)) for _ in range(20)]).reshape(-1, 6)
+    limits = find_limits(shape)
+    assert len(limits.sizes)
+    pairs = np.concatenate([draw_pairs(limits, np.random.default_rng(3)) for _ in range(20)]).reshape(-1, 6)
     assert len(pairs) and (pairs[:, ::2] >= 0).all()
     assert (pairs[:, 1::2] <= np.array(shape) - [0, 0, 3]).all()
-    assert room.narrow == (shape != (239, 240, 190))
+    assert limits.narrow == (shape != (239, 240, 190))
 
 
 def test_a_box_without_room_in_x_is_32_smaller_in_x_and_y():
-    room = find_limits((239, 400, 400))  # 239 − 140 = 99: room for 96, not for 112
-    assert room.sizes.tolist() == [[96, 96, 64], [96, 96, 96], [80, 80, 64], [64, 64, 32]] and not room.narrow
+    limits = find_limits((239, 400, 400))  # 239 − 140 = 99: room for 96, not for 112
+    assert limits.sizes.tolist() == [[96, 96, 64], [96, 96, 96], [80, 80, 64], [64, 64, 32]] and not limits.narrow
     assert len(find_limits((31, 400, 400)).sizes) == 0
 
 
@@ -164,11 +164,11 @@ def test_local_boxes_lie_about_the_pair():
 @pytest.mark.parametrize("shape", [(358, 358, 325), (300, 250, 120), (215, 390, 70), (90, 130, 40)])
 @pytest.mark.parametrize("box_scale", [(1, 1), (0.5, 0.25)])
 def test_no_crop_leaves_the_part_within_reach(shape, box_scale):
-    room, rng = find_limits(shape, box_scale), np.random.default_rng(0)
-    needed = np.array([(part.start, part.stop) for part in reachable_region(room, shape)]).T
+    limits, rng = find_limits(shape, box_scale), np.random.default_rng(0)
+    needed = np.array([(part.start, part.stop) for part in reachable_region(limits, shape)]).T
     low, high = np.full(3, 10**6), np.zeros(3, dtype=int)
     for _ in range(80):
-        for pair in draw_pairs(room, rng):
+        for pair in draw_pairs(limits, rng):
             boxes = np.concatenate([pair + np.array([0, 0, 0, 0, 0, EXTRA_SLICES]), draw_locals(pair, shape, rng)])
             low = np.minimum(low, boxes[:, ::2].min(axis=0))
             high = np.maximum(high, np.minimum(boxes[:, 1::2], shape).max(axis=0))
