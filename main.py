@@ -105,7 +105,7 @@ def pretrain(options: Options, world: World) -> None:
     make_probe = prepare_probe(options, lists, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
         dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(
-            workers=options.workers, makes=world.is_main
+            workers=options.workers, is_main=world.is_main
         )
     loader = Loader(
         dataset, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,

@@ -1,4 +1,4 @@
-"""A memory map of all images of a list, shrunk once, so that no epoch decodes a PNG."""
+"""A cache on disk of all images of a list, shrunk once and memory-mapped, so that no epoch decodes a PNG."""
 
 import math
 import os
@@ -23,40 +23,40 @@ from utils.progress import progress, say
 from utils.reserve import reserve
 from utils.workers import read_with_workers, start_worker
 
-# Changed when the same images would give other pixels, so that those of older versions are made anew.
+# Incremented when the same files would give other pixels, so that images of older versions are cached again.
 VERSION = 2
-# Images between two moments at which what was made is put on the disk; a killed process repeats so many at most.
+# Images between two writes to the disk; at most this many are repeated after a process is killed.
 FLUSH_EVERY = 1000
 MISSING, BROKEN = 0, -1
-# Files are looked at so many at a time by each of so many threads, since each look may wait for a network's disk.
-LOOKED_AT_ONCE, LOOKING = 5000, 16
+# Files are checked in chunks by several threads, since each check may wait for a network file system.
+CHECK_CHUNK, CHECK_THREADS = 5000, 16
 
 
 class Maps(NamedTuple):
-    """The files of a cache, in memory."""
+    """The memory-mapped files of a cache of n images."""
 
     pixels: np.memmap
     """uint8, n size size: each image in the upper left corner."""
     sizes: np.memmap
-    """int32, n 2: height and width, 0 where not made yet, −1 where broken."""
+    """int32, n 2: height and width; 0 where not cached yet, −1 where the image is broken."""
     files: np.memmap
-    """int64, n + 1 2: bytes and modification time in ns of the file that each was made of; last ``VERSION``, 0."""
+    """int64, n + 1 2: size in bytes and modification time in ns of each image's file; last row ``VERSION``, 0."""
 
 
 class CachedImages(ImageFiles):
-    """:class:`ImageFiles` out of a memory map: one uint8 square of side ``size`` an image, of which it fills a part.
+    """:class:`ImageFiles` read from a memory map that has a uint8 square of side ``size`` for each image.
 
-    Its files are named by list and size, so that a folder can hold several caches: those of :class:`Maps`, and
-    ``.whole``, which is there when all are made. Images are known by their name in the list and their file's size and
-    modification time. At each start all files are looked at, and images that have changed are made anew: some 10 µs
-    each, or a minute and a half for ten million, on a local disk. A data set may thus be moved, or copied with its
-    times (``cp -a``, ``rsync -a``); one copied without them is cached anew. What changes while a run uses it is noticed
-    by the next one.
+    The cache's files are named by list and size, so that a folder can hold several caches: the files of :class:`Maps`,
+    and ``.whole``, which exists when all images are cached. An image is identified by its name in the list and its
+    file's size and modification time. Each start checks all files and caches changed images again; the check takes
+    about 10 µs a file on a local disk, 1.5 minutes for ten million. A data set may thus be moved, or copied with its
+    times (``cp -a``, ``rsync -a``); a copy with new times is cached again. A change during a run is noticed by the next
+    run.
 
     Args:
         files: the images.
-        folder: where the cache lies.
-        size: images are shrunk so that no side is longer, in pixels.
+        folder: the folder of the cache.
+        size: the longest side of a cached image, pixels; larger images are shrunk to it.
     """
 
     def __init__(self, files: ImageFiles, folder: str | Path, *, size: int) -> None:
@@ -65,22 +65,22 @@ class CachedImages(ImageFiles):
         self.stem = f"{self.fingerprint}_{size}"
 
     def file(self, ending: str) -> Path:
-        """One of the cache's files."""
+        """Path of one of the cache's files."""
         return self.folder / f"{self.stem}.{ending}"
 
-    def fill(self, *, workers: int, makes: bool = True) -> "CachedImages":
-        """Make what is missing or has changed, or, where another process ``makes`` it, wait for that.
+    def fill(self, *, workers: int, is_main: bool = True) -> "CachedImages":
+        """Cache images that are missing or have changed; processes other than the main one wait until it has done so.
 
         Returns:
-            the data set itself.
+            The data set itself.
 
         Raises:
-            UserError: the folder cannot be written, or its disk has too little room; or another process failed.
+            UserError: the folder cannot be written, its disk has too little space, or the main process failed.
         """
-        main_first(shared_store(), partial(self._update, workers), what=f"cache {self.stem}", is_main=makes)
+        main_first(shared_store(), partial(self._update, workers), what=f"cache {self.stem}", is_main=is_main)
         if not self.file("whole").exists():
             raise UserError(
-                f"--cache: expected {self.file('whole')}, which the main process made, there is none; give a folder "
+                f"--cache: expected {self.file('whole')}, which the main process wrote, found none; give a folder "
                 "that all machines share"
             )
         return self
@@ -91,48 +91,50 @@ class CachedImages(ImageFiles):
             if not len(outdated) and self.file("whole").exists():
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room()
+            self._check_space()
             maps = self._maps("r+")
             self.file("whole").unlink(missing_ok=True)
             if len(outdated):
                 first = first_names([self.names[int(i)] for i in outdated[: SHOWN + 1]])
-                say(f"--cache: {len(outdated)} of {len(self)} images {why}, and are made anew ({first})")
+                say(f"--cache: {len(outdated)} of {len(self)} images {why}, and are cached again ({first})")
                 maps.sizes[outdated] = MISSING
                 maps.sizes.flush()
             maps.files[-1] = VERSION, 0
-            self._make(maps, workers)
+            self._cache_missing(maps, workers)
         except OSError as error:
             raise UserError(f"--cache: cannot write {self.folder}: {error.strerror or error}") from error
         with whole_file(self.file("whole"), "w"):
             pass
 
     def _find_outdated(self) -> tuple[np.ndarray, str]:
-        """The images that were made of another file than the one that is there now, or by another version; and why."""
+        """Indices of cached images whose file has changed or that another version cached; and the reason."""
         if not all(self.file(ending).exists() for ending in ("pixels", "sizes")):
             return np.zeros(0, dtype=int), ""
-        made = self._map("sizes", "r")[:, 0] != MISSING
+        cached = self._map("sizes", "r")[:, 0] != MISSING
         files = self._map("files", "r") if self.file("files").exists() else None
         if files is None or files[-1, 0] != VERSION:
-            return np.flatnonzero(made), "were made by another version of this program"
-        if made.any():
-            made &= (files[:-1] != self._look_at_files()).any(axis=1)
-        return np.flatnonzero(made), "changed since they were made"
+            return np.flatnonzero(cached), "were cached by another version of this program"
+        if cached.any():
+            cached &= (files[:-1] != self._check_files()).any(axis=1)
+        return np.flatnonzero(cached), "changed since they were cached"
 
-    def _look_at_files(self) -> np.ndarray:
-        """int64, n 2: bytes and modification time in ns of each image's file; 0 where there is none."""
-        starts = range(0, len(self), LOOKED_AT_ONCE)
-        with ThreadPoolExecutor(LOOKING) as pool:
-            parts = progress(
-                pool.map(self._look_at_some, starts), name="cache: looking for images that changed", unit="image",
-                total=len(self), units_each=LOOKED_AT_ONCE,
+    def _check_files(self) -> np.ndarray:
+        """int64, n 2: size in bytes and modification time in ns of each image's file; 0 where there is none."""
+        starts = range(0, len(self), CHECK_CHUNK)
+        with ThreadPoolExecutor(CHECK_THREADS) as pool:
+            checked = progress(
+                pool.map(self._check_chunk, starts), name="cache: checking for changed images", unit="image",
+                total=len(self), units_each=CHECK_CHUNK,
             )  # fmt: skip
-            return np.concatenate(list(parts))
+            return np.concatenate(list(checked))
 
-    def _look_at_some(self, start: int) -> np.ndarray:
-        folders, some = [str(folder) for folder in self.folders], range(start, min(start + LOOKED_AT_ONCE, len(self)))
-        return np.array([_look_at(f"{folders[self.folder_of[i]]}/{self.names[i]}") for i in some], dtype=np.int64)
+    def _check_chunk(self, start: int) -> np.ndarray:
+        folders, chunk = [str(folder) for folder in self.folders], range(start, min(start + CHECK_CHUNK, len(self)))
+        return np.array(
+            [_size_and_time(f"{folders[self.folder_of[i]]}/{self.names[i]}") for i in chunk], dtype=np.int64
+        )
 
-    def _make(self, maps: Maps, workers: int) -> None:
+    def _cache_missing(self, maps: Maps, workers: int) -> None:
         todo = np.flatnonzero(maps.sizes[:, 0] == MISSING)
         images = read_with_workers(partial(self._open_loader, todo, workers), len(todo), workers=workers)
         made: dict[int, tuple[int, int]] = {}
@@ -144,8 +146,8 @@ class CachedImages(ImageFiles):
                 height, width = made[index] = tuple(image.shape)
                 maps.pixels[index, :height, :width] = image
             if len(made) == FLUSH_EVERY:
-                _keep(made, maps)
-        _keep(made, maps)
+                _flush(made, maps)
+        _flush(made, maps)
 
     def _open_loader(self, todo: np.ndarray, workers: int, made: int, deaths: int) -> DataLoader:
         return DataLoader(_Shrunk(self, todo[made:]), batch_size=None, num_workers=workers, worker_init_fn=start_worker)
@@ -167,8 +169,8 @@ class CachedImages(ImageFiles):
             raise UserError(f"{path}: expected {expected} bytes, it has {path.stat().st_size}; remove {self.stem}*")
         return np.memmap(path, dtype=dtype, mode=mode, shape=shape)  # type: ignore[call-overload]
 
-    def _check_room(self) -> None:
-        """Before any of it is taken: a disk that is nearly full is no use to anyone else either."""
+    def _check_space(self) -> None:
+        """Refuse a disk with too little space before any is used, since a full disk would hinder other programs too."""
         if self.file("pixels").exists():
             return
         needed, free = len(self) * self.size**2, shutil.disk_usage(self.folder).free
@@ -183,7 +185,7 @@ class CachedImages(ImageFiles):
 
     @property
     def opened(self) -> Maps:
-        """The maps, opened once a process."""
+        """The maps, opened once per process."""
         if "_opened" not in self.__dict__:
             self._opened = self._maps("r")
         return self._opened
@@ -191,22 +193,22 @@ class CachedImages(ImageFiles):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         maps = self.opened
         height, width = (int(side) for side in maps.sizes[index])
-        if height <= 0:  # The file itself says best what is wrong with it.
+        if height <= 0:  # Reading the file raises its error.
             return super().__getitem__(index)
         return (torch.from_numpy(np.array(maps.pixels[index, :height, :width])).unsqueeze(0),)
 
 
-def _look_at(path: str | Path) -> tuple[int, int]:
-    """Bytes and modification time in ns of a file; 0 where there is none."""
+def _size_and_time(path: str | Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns of a file; 0, 0 where there is none."""
     try:
-        status = os.stat(path)  # noqa: PTH116, half the time that a Path takes, and there may be millions
+        status = os.stat(path)  # noqa: PTH116, twice as fast as Path.stat, and there may be millions
     except OSError:
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
 class _Shrunk(torch.utils.data.Dataset):
-    """The images still to make: (index, its file's size and time, uint8 H W, or None for a broken one)."""
+    """The images to cache: (index, its file's size and time, uint8 H W or None where broken)."""
 
     def __init__(self, images: CachedImages, todo: np.ndarray) -> None:
         self.images, self.todo = images, todo
@@ -214,9 +216,11 @@ class _Shrunk(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.todo)
 
-    def __getitem__(self, place: int) -> tuple[int, tuple[int, int], np.ndarray | None]:
-        index = int(self.todo[place])
-        file = _look_at(self.images.path(index))  # before it is read: what changes meanwhile is made anew next time
+    def __getitem__(self, position: int) -> tuple[int, tuple[int, int], np.ndarray | None]:
+        index = int(self.todo[position])
+        file = _size_and_time(
+            self.images.path(index)
+        )  # before reading: a change meanwhile is then noticed by the next run
         try:
             (image,) = ImageFiles.__getitem__(self.images, index)
         except (UserError, OSError):
@@ -224,8 +228,8 @@ class _Shrunk(torch.utils.data.Dataset):
         return index, file, image[0].numpy()
 
 
-def _keep(made: dict[int, tuple[int, int]], maps: Maps) -> None:
-    """Put images on the disk, then the word that they are there; empties ``made``."""
+def _flush(made: dict[int, tuple[int, int]], maps: Maps) -> None:
+    """Write images to the disk, then the sizes, which mark them as cached; empties ``made``."""
     maps.pixels.flush()
     maps.files.flush()
     for index, size in made.items():

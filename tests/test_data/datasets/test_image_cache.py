@@ -84,7 +84,7 @@ def test_a_changed_image_is_made_anew_and_told(folder, fill, capsys, change):
     CHANGES[change](folder / NAMES[3])
     assert fill(cached(folder)) == ([0, 10, 20, 77, 40, 50, 60], [NAMES[3]])
     error = capsys.readouterr().err
-    assert f"--cache: 1 of 7 images changed since they were made, and are made anew ({NAMES[3]})" in error
+    assert f"--cache: 1 of 7 images changed since they were cached, and are cached again ({NAMES[3]})" in error
     assert fill(cached(folder))[1] == []
 
 
@@ -106,7 +106,7 @@ def test_a_moved_or_copied_data_set_keeps_its_cache_and_another_of_the_same_name
     for i, name in enumerate(NAMES):
         write(other / name, 100 + i, time_ns=10**18 + 50 + i)
     assert fill(cached(other, cache)) == ([100, 101, 102, 103, 104, 105, 106], NAMES)
-    assert f"7 of 7 images changed since they were made, and are made anew ({', '.join(NAMES[:5])}, ...)" in (
+    assert f"7 of 7 images changed since they were cached, and are cached again ({', '.join(NAMES[:5])}, ...)" in (
         capsys.readouterr().err
     )
 
@@ -119,13 +119,15 @@ def test_a_cache_of_another_version_is_made_anew(folder, fill, capsys, monkeypat
     else:
         next((folder.parent / "cache").glob("*.files")).unlink()
     assert fill(cached(folder)) == (VALUES, NAMES)
-    assert "7 of 7 images were made by another version of this program, and are made anew" in capsys.readouterr().err
+    assert (
+        "7 of 7 images were cached by another version of this program, and are cached again" in capsys.readouterr().err
+    )
     assert fill(cached(folder)) == (VALUES, [])
 
 
 def test_a_killed_process_is_gone_on_with(folder, fill, monkeypatch):
     monkeypatch.setattr(image_cache, "FLUSH_EVERY", 2)
-    keep, kept = image_cache._keep, []
+    keep, kept = image_cache._flush, []
 
     def kill(made, maps):
         keep(made, maps)
@@ -134,7 +136,7 @@ def test_a_killed_process_is_gone_on_with(folder, fill, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_cache, "_keep", kill)
+        patch.setattr(image_cache, "_flush", kill)
         cached(folder).fill(workers=0)
     write(folder / NAMES[1], 99)
     values, made = fill(cached(folder))
@@ -143,7 +145,7 @@ def test_a_killed_process_is_gone_on_with(folder, fill, monkeypatch):
 
 def test_a_finished_cache_need_not_be_written(folder, fill, monkeypatch):
     fill(cached(folder))
-    monkeypatch.setattr(CachedImages, "_make", lambda *_: pytest.fail("nothing is to be made"))
+    monkeypatch.setattr(CachedImages, "_cache_missing", lambda *_: pytest.fail("nothing is to be made"))
     monkeypatch.setattr(np, "memmap", lambda path, mode, np_memmap=np.memmap, **shape: (
         np_memmap(path, mode=mode, **shape) if mode == "r" else pytest.fail("opened for writing")
     ))  # fmt: skip
@@ -185,7 +187,7 @@ def fill_together(folder, monkeypatch):
 
     def wait():
         try:
-            said.append(cached(folder).fill(workers=0, makes=False))
+            said.append(cached(folder).fill(workers=0, is_main=False))
         except UserError as error:
             said.append(str(error))
 
