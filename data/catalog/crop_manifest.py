@@ -1,4 +1,4 @@
-"""What ``luna_preprocess.py`` keeps beside crops: a record of each scan, and the manifest of them all."""
+"""Read and write the files beside crops: a record for each scan, and the manifest of all records."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ CROPS = re.compile(r".+_(global|local)_\d+\.npy")
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds; None where there is none, or none that is whole."""
+    """The content of a JSON file; None where it is missing or incomplete."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -23,31 +23,31 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a scan, or None where there is none, or none that is whole."""
+    """The record of a scan; None where it is missing or incomplete."""
     record = read_json(path)
     return record if isinstance(record, dict) and {"scan", "settings", "pairs"} <= record.keys() else None
 
 
 def read_failures(save: Path) -> dict[str, str]:
-    """The scans that gave no crops, and why; empty where there is no manifest, as of the published program's crops."""
+    """Reasons of failed scans by name; empty without a manifest, as with crops of the published program."""
     manifest = read_json(save / MANIFEST)
     failures = manifest.get("failures") if isinstance(manifest, dict) else None
     return failures if isinstance(failures, dict) else {}
 
 
 def read_manifest(save: Path, unrecorded: Mapping[str, str]) -> dict[str, Any]:
-    """The records of all scans and their totals.
+    """Collect the records of all scans and their totals.
 
     Args:
         save: the folder of the crops.
-        unrecorded: why scans failed that may have no record, by name.
+        unrecorded: reasons, by name, of failed scans that may have no record.
     """
     records, size = [], 0
     for folder in walk(save):
         for name in folder.files:
             path = save / folder.path / name
             if CROPS.fullmatch(name):
-                with contextlib.suppress(FileNotFoundError):  # another process makes it anew
+                with contextlib.suppress(FileNotFoundError):  # another process is replacing it
                     size += path.stat().st_size
             elif name.endswith(".json") and (record := read_record(path)):
                 records.append(record)
@@ -63,21 +63,21 @@ def read_manifest(save: Path, unrecorded: Mapping[str, str]) -> dict[str, Any]:
 
 
 def write_manifest(save: Path, unrecorded: Mapping[str, str]) -> dict[str, Any]:
-    """Write what all processes together have made so far; the last one to finish writes it in full.
+    """Write the manifest of all records so far; the last process to finish writes the complete one.
 
     Args:
         save: the folder of the crops.
-        unrecorded: why scans of this process failed, of which some may have no record. What the manifest says of others
-            without one is kept: another process knew why.
+        unrecorded: reasons of this process's failed scans, some of which may have no record. Other failures without a
+            record are kept from the existing manifest, since another process added them.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the manifest cannot be written.
     """
-    written, kept = None, read_failures(save) | dict(unrecorded)
-    while written != (manifest := read_manifest(save, kept)):
+    written, unrecorded_failures = None, read_failures(save) | dict(unrecorded)
+    while written != (manifest := read_manifest(save, unrecorded_failures)):
         with whole_file(save / MANIFEST, "w") as file:
             json.dump(manifest, file, indent=1)
         written = manifest

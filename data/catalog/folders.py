@@ -1,4 +1,4 @@
-"""All folders below a folder: hidden ones left out, symbolic links followed, loops not."""
+"""Walk all folders below a folder, each once; hidden ones are skipped, symbolic links are followed."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ class Folder(NamedTuple):
     """A folder and the files in it."""
 
     path: str
-    """Relative to where the walk began, with ``/`` on every system; empty for that folder itself."""
+    """Relative to the root of the walk, with ``/`` on every system; empty for the root itself."""
     files: list[str]
-    """Their names, in order; whatever is no folder, broken links among them."""
+    """Sorted names of everything that is not a folder, including broken links."""
 
 
 def is_hidden(name: str | bytes) -> bool:
-    """Whether a name begins with a dot: what systems leave beside people's files, as macOS's ``._00000001_000.png``."""
+    """Whether a name begins with a dot, as files that systems add beside the user's: macOS's ``._00000001_000.png``."""
     return name[:1] in (".", b".")
 
 
@@ -27,17 +27,17 @@ def _refuse(path: Path, error: OSError) -> None:
 
 
 def walk(root: str | Path, on_error: Callable[[Path, OSError], None] = _refuse) -> Iterator[Folder]:
-    """The folder itself and all below it.
+    """Yield a folder and all folders below it.
 
-    Each is visited once: links wait until all real folders were seen, so that a folder has the path that is its own
-    rather than a link's, whatever the order of their names. A link that leads back up is thus passed over.
+    Each folder is visited once. Links are followed after all real folders, so that a folder is found under its own
+    path rather than a link's, in whatever order they are listed. A link to a parent folder is thus skipped.
 
     Args:
-        root: where to begin.
-        on_error: called with each folder that cannot be read, and why; unset: that is an error.
+        root: the folder to start from.
+        on_error: called with each folder that cannot be read and the error; by default raises UserError.
 
     Raises:
-        UserError: a folder cannot be read.
+        UserError: a folder cannot be read, unless ``on_error`` is given.
     """
     root = Path(root)
     real, links, seen = [""], list[str](), set[tuple[int, int]]()
@@ -55,7 +55,7 @@ def walk(root: str | Path, on_error: Callable[[Path, OSError], None] = _refuse) 
             continue
         seen.add(identity)
         files = list[str]()
-        # Reversed, since the last folder is taken next.
+        # Reversed, since the last folder in the list is visited next.
         for entry in reversed(ordered):
             if _is_folder(entry):
                 (links if entry.is_symlink() else real).append(f"{name}/{entry.name}" if name else entry.name)
@@ -65,7 +65,7 @@ def walk(root: str | Path, on_error: Callable[[Path, OSError], None] = _refuse) 
 
 
 def folders_in(folder: Path) -> list[str]:
-    """The names of the folders in a folder, links to such among them, in order, hidden ones left out.
+    """Sorted names of the folders directly in a folder, including links to folders, without hidden ones.
 
     Raises:
         UserError: the folder cannot be read.
@@ -81,5 +81,5 @@ def folders_in(folder: Path) -> list[str]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False

@@ -1,24 +1,24 @@
-"""Names by the million: one buffer of bytes, not a Python string each, so that start-up and workers stay small."""
+"""Lists of millions of names in one buffer of bytes, which takes less memory and start-up time than Python strings."""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-# Names are hashed so many bytes at a time, which bounds the memory that takes.
-HASHED_BYTES = 1 << 22
+# Bytes of names that are hashed at a time, which bounds the memory needed.
+HASH_CHUNK_BYTES = 1 << 22
 WORD = 8
-# An odd number whose bits look random, from the finaliser of splitmix64.
+# Multiplier of the finaliser of splitmix64: odd, with irregular bits.
 MIX = np.uint64(0xBF58476D1CE4E5B9)
-# KEPT[n] keeps the first n bytes of a word.
-KEPT = np.array([(1 << (8 * n)) - 1 for n in range(WORD + 1)], dtype=np.uint64)
+# BYTE_MASKS[n] keeps the first n bytes of a word.
+BYTE_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(WORD + 1)], dtype=np.uint64)
 
 
 class NameList:
     """An immutable list of names.
 
     Args:
-        buffer: all names, one after the other, uint8.
-        ends: int64, where each name ends in the buffer; it starts where the one before ends.
+        buffer: uint8, the bytes of all names, concatenated.
+        ends: int64, the end of each name in the buffer, where the next one starts.
     """
 
     def __init__(self, buffer: np.ndarray, ends: np.ndarray) -> None:
@@ -26,7 +26,7 @@ class NameList:
 
     @classmethod
     def of(cls, names: Iterable[str | bytes]) -> "NameList":
-        """From strings or bytes."""
+        """Make a list from strings or bytes."""
         encoded = [name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name for name in names]
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), np.cumsum(lengths))
@@ -44,7 +44,7 @@ class NameList:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64, bytes of each name."""
+        """int64, the length of each name in bytes."""
         return np.diff(self.ends, prepend=0)
 
     def slice(self, start: int, stop: int) -> "NameList":
@@ -59,40 +59,42 @@ class NameList:
         return NameList(self.buffer[np.repeat(mask, lengths)], np.cumsum(lengths[mask]))
 
     def hashes(self) -> np.ndarray:
-        """uint64, one a name: its words of 8 bytes, each mixed into those before. Among 10 million names, two share one
-        with a probability of some 3 in a million."""
-        parts = [self._hash_some(start, stop) for start, stop in self._portions()]
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint64)
+        """Hash each name to uint64 by mixing in its 8-byte words one after the other.
 
-    def _portions(self) -> Iterator[tuple[int, int]]:
+        The probability that any two of 10 million names have the same hash is about 3 in a million.
+        """
+        hashes = [self._hash_range(start, stop) for start, stop in self._ranges()]
+        return np.concatenate(hashes) if hashes else np.zeros(0, dtype=np.uint64)
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
         start = 0
         while start < len(self):
             offset = self.ends[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(self.ends, offset + HASHED_BYTES, side="right")))
+            stop = max(start + 1, int(np.searchsorted(self.ends, offset + HASH_CHUNK_BYTES, side="right")))
             yield start, stop
             start = stop
 
-    def _hash_some(self, start: int, stop: int) -> np.ndarray:
-        part = self.slice(start, stop)
-        lengths = part.lengths
-        starts = part.ends - lengths
-        padded = np.concatenate([part.buffer, np.zeros(WORD, dtype=np.uint8)])
-        # The word that begins at each byte of the buffer, at any alignment.
-        words = np.ndarray((len(part.buffer) + 1,), dtype="<u8", buffer=padded, strides=(1,))
+    def _hash_range(self, start: int, stop: int) -> np.ndarray:
+        names = self.slice(start, stop)
+        lengths = names.lengths
+        starts = names.ends - lengths
+        padded = np.concatenate([names.buffer, np.zeros(WORD, dtype=np.uint8)])
+        # The 8-byte word that starts at each byte of the buffer, aligned or not.
+        words = np.ndarray((len(names.buffer) + 1,), dtype="<u8", buffer=padded, strides=(1,))
         hashed = lengths.astype(np.uint64) * MIX
         for done in range(0, int(lengths.max(initial=0)), WORD):
-            some = slice(None) if done < lengths.min() else np.flatnonzero(lengths > done)
-            word = words[starts[some] + done] & KEPT[np.minimum(lengths[some] - done, WORD)]
-            mixed = (hashed[some] ^ word) * MIX
-            hashed[some] = mixed ^ (mixed >> np.uint64(29))
+            longer = slice(None) if done < lengths.min() else np.flatnonzero(lengths > done)
+            word = words[starts[longer] + done] & BYTE_MASKS[np.minimum(lengths[longer] - done, WORD)]
+            mixed = (hashed[longer] ^ word) * MIX
+            hashed[longer] = mixed ^ (mixed >> np.uint64(29))
         return hashed
 
 
-def join_names(parts: list[NameList]) -> NameList:
-    """Several lists as one."""
-    if len(parts) == 1:
-        return parts[0]
-    offsets = np.cumsum([0, *(len(part.buffer) for part in parts)])
-    buffers = [part.buffer for part in parts] or [np.zeros(0, dtype=np.uint8)]
-    ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)] or [np.zeros(0, dtype=np.int64)]
+def join_names(lists: list[NameList]) -> NameList:
+    """Concatenate several lists."""
+    if len(lists) == 1:
+        return lists[0]
+    offsets = np.cumsum([0, *(len(names.buffer) for names in lists)])
+    buffers = [names.buffer for names in lists] or [np.zeros(0, dtype=np.uint8)]
+    ends = [names.ends + offset for names, offset in zip(lists, offsets, strict=False)] or [np.zeros(0, dtype=np.int64)]
     return NameList(np.concatenate(buffers), np.concatenate(ends))

@@ -65,7 +65,7 @@ def test_joined_lists_are_one_after_the_other(parts):
 
 @pytest.mark.parametrize("portion", [1, 7, 20, 1 << 22])
 def test_hashes_are_those_worked_out_by_hand_whatever_the_portions(monkeypatch, portion):
-    monkeypatch.setattr(data.catalog.names, "HASHED_BYTES", portion)
+    monkeypatch.setattr(data.catalog.names, "HASH_CHUNK_BYTES", portion)
     names = [*NAMES, "\0", "\0\0", "ab", "ba", "a" * 50, "", "12345678", "123456789"]
     hashes = NameList.of(names).hashes()
     assert hashes.dtype == np.uint64
