@@ -1,4 +1,4 @@
-"""Random scaling and rotation of volumes about their centre, as TorchIO's RandomAffine."""
+"""Random scaling and rotation of volumes about their centre, equal to TorchIO's RandomAffine."""
 
 import math
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ DEGREES = (-10.0, 10.0)
 
 
 class Affine(NamedTuple):
-    """Parameters of N volumes."""
+    """Affine parameters of N volumes."""
 
     scales: Tensor
-    """N 3; above 1 things look larger."""
+    """N 3: scale factor along each axis; above 1 structures appear larger."""
     degrees: Tensor
-    """N 3: rotation about each axis, applied about y first, then x, then z (ITK's Euler angles)."""
+    """N 3: rotation about each axis in degrees, applied about y, then x, then z (ITK's Euler angles)."""
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Uniform float32 numbers in [low, high) on the generator's device."""
+    """Draw uniform float32 numbers in [low, high) on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
 def draw_affine(n: int, generator: torch.Generator) -> Affine:
-    """Scale U(0.9, 1.1) and rotation U(±10°), per volume and axis."""
+    """Draw scales U(0.9, 1.1) and rotations U(±10°) for each of N volumes and each axis."""
     return Affine(uniform((n, 3), *SCALES, generator), uniform((n, 3), *DEGREES, generator))
 
 
 def inverse_matrix(params: Affine) -> Tensor:
-    """N 3 3: from offsets to the centre in the output to offsets in the input, both in voxels."""
+    """N 3 3: maps offsets from the centre in the output to offsets in the input, both in voxels."""
     cos, sin = torch.cos(params.degrees * math.pi / 180), torch.sin(params.degrees * math.pi / 180)
     (cx, cy, cz), (sx, sy, sz) = cos.unbind(1), sin.unbind(1)
     # Rz·Rx·Ry written out, and transposed by stacking its rows as columns: the inverse of a rotation.
@@ -45,20 +45,20 @@ def inverse_matrix(params: Affine) -> Tensor:
 
 
 def apply_affine(volumes: Tensor, params: Affine, flip: Tensor | None = None) -> Tensor:
-    """N X Y Z to the same shape: linear interpolation; outside, each volume's own minimum.
+    """Apply scales and rotations by linear interpolation; outside voxels get the volume's minimum. Returns N X Y Z.
 
-    As in ITK, half a voxel beyond the outermost voxel centres still counts as inside and takes the border's values.
+    As in ITK, positions up to half a voxel beyond the outermost voxel centres count as inside and get border values.
 
     Args:
         volumes: N X Y Z.
-        params: of each volume.
-        flip: N, bool; where True the first axis is turned round before the map, which costs nothing here.
+        params: scales and rotations of each volume.
+        flip: N, bool; where True the first axis is reversed before the map, at no extra cost.
     """
     matrices = inverse_matrix(params)
     if flip is not None:
         matrices[:, 0] *= torch.where(flip, -1.0, 1.0).unsqueeze(1)
     x, y, z = volumes.shape[1:]
-    # The upper neighbour of a last voxel counts nothing, but is read: behind the last of all there are zeros.
+    # Upper neighbours of the last voxels have weight 0 but are read, so that zeros are needed after the last volume.
     flat = F.pad(volumes.reshape(-1), (0, y * z + z + 1))
     outside = volumes.amin(dim=(1, 2, 3), keepdim=True)
     positions = [_positions(matrices[:, axis], (x, y, z), axis) for axis in range(3)]
@@ -68,7 +68,7 @@ def apply_affine(volumes: Tensor, params: Affine, flip: Tensor | None = None) ->
 
 
 def _positions(row: Tensor, space: Sequence[int], axis: int) -> Tensor:
-    """N X Y Z: where every output voxel lies in the input along an axis, in voxels: outer sums of a linear map."""
+    """N X Y Z: position of every output voxel along one axis of the input, in voxels, as outer sums of a linear map."""
     x, y, z = (
         row[:, i, None] * (torch.arange(length, device=row.device, dtype=row.dtype) - (length - 1) / 2)
         for i, length in enumerate(space)
@@ -77,11 +77,11 @@ def _positions(row: Tensor, space: Sequence[int], axis: int) -> Tensor:
 
 
 def _neighbours(positions: list[Tensor], space: Sequence[int]) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Where N X Y Z output voxels come from; their positions along each axis are changed in place.
+    """Find the input voxels around each position (N X Y Z per axis); ``positions`` are overwritten.
 
     Returns:
-        The place of each one's lower neighbour in the flattened volumes; how far along each axis it lies towards the
-        upper one; how far beyond the outermost voxel centres it lies at most.
+        Index of the lower neighbour in the flattened volumes; distance from it along each axis, 0..1; largest distance
+        beyond the outermost voxel centres over the axes, in voxels.
     """
     beyond, index = torch.zeros_like(positions[0]), torch.zeros_like(positions[0])
     fractions = []
@@ -89,7 +89,7 @@ def _neighbours(positions: list[Tensor], space: Sequence[int]) -> tuple[Tensor, 
         clamped = position.clamp(0, length - 1)
         torch.maximum(beyond, position.sub_(clamped).abs_(), out=beyond)
         below = torch.floor(clamped, out=position)
-        # float32 counts exactly up to 2^24, enough for the voxels of one volume; where that starts is added as integer.
+        # float32 is exact up to 2^24, enough to index one volume; the start of each volume is added as an integer.
         index.mul_(length).add_(below)
         fractions.append(clamped.sub_(below))
     starts = torch.arange(len(index), device=index.device, dtype=torch.int32) * math.prod(space)
@@ -97,7 +97,7 @@ def _neighbours(positions: list[Tensor], space: Sequence[int]) -> tuple[Tensor, 
 
 
 def _interpolate(flat: Tensor, low: Tensor, fractions: list[Tensor], strides: tuple[int, int, int]) -> Tensor:
-    """Trilinear interpolation by eight gathers; ``index_select`` is the fastest of torch's gathers on a CPU."""
+    """Trilinear interpolation by eight gathers; ``index_select`` is torch's fastest gather on a CPU."""
 
     def at(offset: int) -> Tensor:
         return flat[offset:].index_select(0, low.view(-1)).view_as(low)

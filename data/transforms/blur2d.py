@@ -1,6 +1,6 @@
-"""Random Gaussian blur of images, as PIL's ImageFilter.GaussianBlur, which the published recipe used.
+"""Random Gaussian blur of images, as PIL's ImageFilter.GaussianBlur in the published recipe.
 
-PIL approximates a Gaussian by three box blurs whose ends count in part, so that any σ can be had.
+PIL approximates a Gaussian by three box blurs with fractional weights at the ends, so that σ is continuous.
 """
 
 import torch
@@ -12,13 +12,13 @@ PROBABILITY, SIGMA = 0.5, (0.1, 2.0)
 
 
 def draw_blur(n: int, generator: torch.Generator) -> Tensor:
-    """N: σ U(0.1, 2) in pixels with probability ½, else 0."""
+    """Draw N σ in pixels: U(0.1, 2) with probability ½, otherwise 0."""
     sigma = torch.rand(n, generator=generator, device=generator.device) * (SIGMA[1] - SIGMA[0]) + SIGMA[0]
     return sigma * (torch.rand(n, generator=generator, device=generator.device) < PROBABILITY)
 
 
 def box_kernel(sigma: Tensor) -> Tensor:
-    """N to N 5: one of the three box blurs: whole weights within the radius, a part of one at each end."""
+    """Weights of one of the three box blurs for each σ (N), N 5: equal within the radius, fractional at each end."""
     variance = (sigma.double() ** 2 / PASSES).view(-1, 1)
     whole = torch.floor((torch.sqrt(12 * variance + 1) - 1) / 2)
     ends = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
@@ -28,7 +28,7 @@ def box_kernel(sigma: Tensor) -> Tensor:
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """N to N size size: three box blurs along one axis; in each, the pixel at the border goes on beyond it."""
+    """Matrices of three box blurs along one axis for each σ (N), N size size; border pixels are replicated in each."""
     kernel = box_kernel(sigma).float()
     row = torch.arange(size, device=sigma.device)
     matrix = torch.eye(size, device=sigma.device).expand(len(sigma), -1, -1)
@@ -42,9 +42,9 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def apply_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """uint8 N S S to float32, each image blurred by its σ in pixels and rounded.
+    """Blur each image of uint8 N S S by its σ (N, pixels) and round; returns float32 N S S.
 
-    On a CPU image by image to PIL's numbers; on a GPU matrices do all images at once.
+    On a CPU, images are blurred one by one and equal PIL's; on a GPU, matrices blur all images at once.
     """
     if images.device.type != "cpu":
         return blur_by_matrices(images, sigma)
@@ -55,6 +55,6 @@ def apply_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def blur_by_matrices(images: Tensor, sigma: Tensor) -> Tensor:
-    """As :func:`apply_blur`, but rounded once, where Pillow rounds to 8 bits after each of its six passes."""
+    """As :func:`apply_blur`, but rounded only once, whereas Pillow rounds to 8 bits after each of its six passes."""
     matrix = blur_matrix(sigma, images.shape[-1])
     return torch.bmm(torch.bmm(matrix, images.float()), matrix.transpose(1, 2)).round_()

@@ -1,6 +1,6 @@
-"""PIL's Gaussian blur of one image on a CPU, to the number, in half of the time that PIL takes.
+"""PIL's Gaussian blur of one image on a CPU: the same pixel values in half the time.
 
-PIL approximates a Gaussian by three box blurs whose ends count in part; NumPy's whole-array operations do them.
+PIL approximates a Gaussian by three box blurs with fractional end weights, done here by NumPy's array operations.
 """
 
 import math
@@ -12,32 +12,32 @@ from PIL import Image, ImageFilter
 from utils.plain import plain
 
 PASSES = 3
-# A box of σ ≤ 2 reaches two pixels.
+# Pixels on each side that a box blur of σ ≤ 2 reads.
 BOX_REACH = 2
 BITS = np.uint32(24)
 ONE, HALF = 1 << 24, np.uint32(1 << 23)
 
 
 def blur_on_cpu(image: np.ndarray, sigma: float) -> np.ndarray:
-    """uint8 H W, blurred by σ ≤ 2 in pixels and rounded."""
+    """Blur uint8 H W by σ ≤ 2 in pixels and round; returns H W."""
     if plain():
         return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
     return blur_by_boxes(image, sigma)
 
 
 class Box(NamedTuple):
-    """One of the three box blurs in PIL's fixed point: weights with 24 bits behind the point."""
+    """One of the three box blurs in PIL's fixed-point arithmetic: weights with 24 fractional bits."""
 
     radius: int
-    """Pixels on each side of the centre that count in full."""
+    """Pixels on each side of the centre with full weight."""
     within: np.uint32
-    """Weight of the centre and of these."""
+    """Weight of the pixels within the radius."""
     ends: np.uint32
-    """Weight of the pixel beyond them on each side."""
+    """Weight of the next pixel on each side."""
 
 
 def box_of(sigma: float) -> Box:
-    """The box of a σ in pixels, in PIL's float32 arithmetic, which decides the last bit of the weights."""
+    """Compute the box of a σ in pixels in float32 as PIL does, so that the weights agree to the last bit."""
     f = np.float32
     variance = f(sigma) * f(sigma) / f(PASSES)
     whole = f(math.floor((f(math.sqrt(12 * float(variance) + 1)) - 1) / 2))
@@ -47,17 +47,17 @@ def box_of(sigma: float) -> Box:
 
 
 def blur_by_boxes(image: np.ndarray, sigma: float) -> np.ndarray:
-    """uint8 H W to int32, by three boxes along the rows and three along the columns, each rounded to 8 bits.
+    """Blur uint8 H W by three boxes along the rows and three along the columns, each rounded to 8 bits; int32 H W.
 
-    The image lies in a frame that the boxes' ends reach into, all of it in one line, so that an operation goes through
-    memory without a stop. What runs over from one row into the next stays in the frame.
+    The image is padded by the width of the boxes and processed as one flat array, so that memory is read in order.
+    Values that run over from one row into the next affect the padding only.
     """
     height, width = image.shape
     framed = np.empty((height + 2 * BOX_REACH, width + 2 * BOX_REACH), np.uint32)
     inner = framed[BOX_REACH:-BOX_REACH, BOX_REACH:-BOX_REACH]
     inner[:] = image
     box, line, margin = box_of(sigma), framed.reshape(-1), BOX_REACH * framed.shape[1]
-    room = np.empty((2, len(line) - 2 * margin), np.uint32)
+    buffers = np.empty((2, len(line) - 2 * margin), np.uint32)
     for lines, step in ((framed.T, 1), (framed, framed.shape[1])):
         shifted = [
             line[margin + by * step : len(line) - margin + by * step] for by in range(-box.radius - 1, box.radius + 2)
@@ -66,15 +66,15 @@ def blur_by_boxes(image: np.ndarray, sigma: float) -> np.ndarray:
         for _ in range(PASSES):
             for beyond, border in frame:
                 beyond[:] = border
-            _box_blur(shifted, box, room)
+            _box_blur(shifted, box, buffers)
     return inner.view(np.int32)
 
 
-def _box_blur(shifted: list[np.ndarray], box: Box, room: np.ndarray) -> None:
-    """The centre of the shifted lines becomes the weighted sum of all."""
+def _box_blur(shifted: list[np.ndarray], box: Box, buffers: np.ndarray) -> None:
+    """Replace the unshifted line by the weighted sum of all shifted lines; ``buffers`` holds intermediate results."""
     first, *full, last = shifted
     centre = full.pop(box.radius)
-    within, ends = room
+    within, ends = buffers
     total = centre
     for each in full:
         total = np.add(total, each, out=within)

@@ -1,14 +1,14 @@
-"""The centre of an image, as evaluation shows it."""
+"""The central crop of an image that evaluation uses."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-# Evaluation resizes to 256 before it cuts 224 out of the centre.
+# Evaluation resizes the shorter side to 256 and crops the central 224.
 MARGIN = 256 / 224
 
 
 def central_square(pixels: Tensor, side: int) -> Tensor:
-    """uint8 1 H W, shorter side resized to ``side`` · 256/224 (bilinear, antialias), to its centre, 1 side side."""
+    """Resize the shorter side of uint8 1 H W to ``side`` · 256/224 (bilinear, antialias); crop the central 1 side side."""
     shorter = round(side * MARGIN)
     height, width = pixels.shape[1:]
     scale = shorter / min(height, width)

@@ -1,27 +1,27 @@
-"""Resizing of small volumes, equal to skimage.transform.resize with order 1 and its Gaussian antialias."""
+"""Resize small volumes, equal to skimage.transform.resize with order 1 and Gaussian antialiasing."""
 
 from functools import lru_cache
 
 import numpy as np
 
-# scipy.ndimage.gaussian_filter, which skimage blurs with, cuts the kernel at 4 σ.
+# scipy.ndimage.gaussian_filter, which skimage uses, cuts the kernel at 4 σ.
 TRUNCATE = 4.0
 
 
 @lru_cache(maxsize=4096)
 def resize_matrix(n_in: int, n_out: int) -> np.ndarray:
-    """float32 n_out n_in: what each output voxel takes of each input voxel along one axis.
+    """float32 n_out n_in: weight of each input voxel for each output voxel along one axis.
 
-    Where the axis shrinks by a factor f, a Gaussian of σ = (f − 1)/2 comes first; then linear interpolation between
-    voxel centres. Beyond the border both see the axis mirrored about the centre of its outermost voxel.
+    If the axis shrinks by a factor f, a Gaussian of σ = (f − 1)/2 voxels is applied first; then values are interpolated
+    linearly between voxel centres. For both, the axis is mirrored about the centre of its outermost voxel.
     """
     factor = n_in / n_out
     identity = np.eye(n_in)
     blurred = _gaussian(n_in, (factor - 1) / 2) if factor > 1 else identity
     position = (np.arange(n_out) + 0.5) * factor - 0.5
     below = np.floor(position).astype(int)
-    share = (position - below)[:, None]
-    rows = (1 - share) * blurred[_mirror(below, n_in)] + share * blurred[_mirror(below + 1, n_in)]
+    fraction = (position - below)[:, None]
+    rows = (1 - fraction) * blurred[_mirror(below, n_in)] + fraction * blurred[_mirror(below + 1, n_in)]
     return rows.astype(np.float32)
 
 
@@ -37,7 +37,7 @@ def _gaussian(n: int, sigma: float) -> np.ndarray:
 
 
 def _mirror(index: np.ndarray, n: int) -> np.ndarray:
-    """scipy's ``'mirror'``: d c b | a b c d | c b a."""
+    """Mirror indices beyond the border as scipy's ``'mirror'``: d c b | a b c d | c b a."""
     if n == 1:
         return np.zeros_like(index)
     index = index % (2 * n - 2)
@@ -45,7 +45,7 @@ def _mirror(index: np.ndarray, n: int) -> np.ndarray:
 
 
 def resize(volume: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """float32 volume X Y Z to ``shape``, along one axis after the other; quickest where x runs fastest in memory."""
+    """Resize a float32 volume X Y Z to ``shape``, one axis after the other; fastest if x is contiguous in memory."""
     x, y, z = (resize_matrix(n_in, n_out) for n_in, n_out in zip(volume.shape, shape, strict=True))
     depth, height, width = (n_in != n_out for n_in, n_out in zip(volume.shape[::-1], shape[::-1], strict=True))
     zyx = volume.transpose(2, 1, 0)

@@ -1,4 +1,4 @@
-"""Random boxes of images, resized to one size with antialias, as torchvision's RandomResizedCrop on PIL images."""
+"""Crop random boxes of images and resize them with antialiasing, as torchvision's RandomResizedCrop on PIL images."""
 
 import math
 from typing import NamedTuple
@@ -24,17 +24,17 @@ class Boxes(NamedTuple):
 
 
 def draw_boxes(sizes: Tensor, area: tuple[float, float], generator: torch.Generator) -> Boxes:
-    """One box in each of N images of ``sizes`` (N 2: height, width).
+    """Draw one box in each of N images of ``sizes`` (N 2: height, width in pixels).
 
-    Ten tries of an area share, uniform in ``area``, and an aspect ratio, log-uniform in 3/4..4/3; the first that fits
-    is put anywhere. Where none fits: the largest box about the centre whose ratio is allowed.
+    The share of the image's area is uniform in ``area`` and the aspect ratio log-uniform in 3/4..4/3. The first of ten
+    tries that fits gets a uniform position. If none fits, the box is the largest central one of an allowed ratio.
     """
     n, device = len(sizes), generator.device
     height, width = sizes.to(device).double().unbind(1)
     share = torch.rand(n, TRIES, generator=generator, device=device) * (area[1] - area[0]) + area[0]
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = torch.exp(torch.rand(n, TRIES, generator=generator, device=device) * (high - low) + low)
-    where = torch.rand(n, 2, generator=generator, device=device).double()
+    position = torch.rand(n, 2, generator=generator, device=device).double()
 
     pixels = (height * width).unsqueeze(1) * share
     w, h = torch.round(torch.sqrt(pixels * ratio)), torch.round(torch.sqrt(pixels / ratio))
@@ -45,16 +45,16 @@ def draw_boxes(sizes: Tensor, area: tuple[float, float], generator: torch.Genera
     central_h = torch.minimum(height, torch.round(width / RATIO[0]))
     w = torch.where(found, w.gather(1, first).squeeze(1), central_w)
     h = torch.where(found, h.gather(1, first).squeeze(1), central_h)
-    top = torch.where(found, torch.floor(where[:, 0] * (height - h + 1)), torch.floor((height - h) / 2))
-    left = torch.where(found, torch.floor(where[:, 1] * (width - w + 1)), torch.floor((width - w) / 2))
+    top = torch.where(found, torch.floor(position[:, 0] * (height - h + 1)), torch.floor((height - h) / 2))
+    left = torch.where(found, torch.floor(position[:, 1] * (width - w + 1)), torch.floor((width - w) / 2))
     return Boxes(*(x.long() for x in (top, left, h, w)))
 
 
 class Cropper:
-    """Cuts boxes out of a batch of images and resizes them, to as many sizes as asked for.
+    """Crops boxes of a batch of images and resizes them; can be called for several output sizes.
 
-    On a CPU each box is resized by torch's own kernel for 8-bit images, to within one grey level of PIL's. On a GPU
-    boxes of all sizes are resized together by matrices, since reading their sizes back would hold up the host.
+    On a CPU, each box is resized by torch's kernel for 8-bit images, to within one grey level of PIL. On a GPU, all
+    boxes are resized together by matrices, since copying their sizes to the host would make it wait.
 
     Args:
         images: uint8 B 1 H W.
@@ -65,7 +65,7 @@ class Cropper:
         self.fours = interleave(images) if images.device.type == "cpu" and not plain() else None
 
     def __call__(self, boxes: Boxes, size: int) -> Tensor:
-        """Boxes of K views of each image (B·K, view 0 of all images first) to uint8 B·K size size."""
+        """Crop boxes of K views of each image (B·K, view 0 of all images first) and resize to uint8 B·K size size."""
         if self.images.device.type != "cpu":
             return resize_by_matrices(self.images, boxes, size)
         views = torch.empty((len(boxes.top), size, size), dtype=torch.uint8)
@@ -74,7 +74,7 @@ class Cropper:
         return views
 
     def _resized(self, image: int, box: list[int], size: int) -> Tensor:
-        """One box of one image on a CPU."""
+        """Crop and resize one box of one image on a CPU."""
         if self.fours is not None:
             return torch.from_numpy(resize_box(self.fours[image], box, size))
         top, left, height, width = box
@@ -83,12 +83,12 @@ class Cropper:
 
 
 def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
-    """Boxes of one size, as :class:`Cropper` does it."""
+    """Crop boxes and resize them to one size with a :class:`Cropper`."""
     return Cropper(images)(boxes, size)
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:
-    """N size full: what each output pixel takes of each input pixel along one axis: PIL's antialiased triangle."""
+    """N size full: weight of each input pixel for each output pixel along one axis, by PIL's antialiased triangle."""
     scale = (length.float() / size).view(-1, 1, 1)
     centre = (torch.arange(size, device=start.device).view(1, -1, 1) + 0.5) * scale
     source = torch.arange(full, device=start.device).view(1, 1, -1) - start.view(-1, 1, 1)
@@ -98,13 +98,13 @@ def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor
 
 
 def resize_by_matrices(images: Tensor, boxes: Boxes, size: int) -> Tensor:
-    """As :func:`resized_crop`, by a matrix along each axis."""
+    """As :func:`resized_crop`, with a matrix along each axis."""
     _, _, height, width = images.shape
     pixels = images[:, 0].float()
     views = []
     for top, left, h, w in zip(*(x.split(len(images)) for x in boxes), strict=True):
         columns = pixels @ resize_matrix(left, w, size, width).transpose(1, 2)
-        # PIL rounds half up to 8 bits, between the two passes too, and so does this.
+        # As in PIL, values are rounded half up to 8 bits after each of the two passes.
         lines = resize_matrix(top, h, size, height) @ columns.add_(0.5).floor_()
         views.append(lines.add_(0.5).clamp_(0, 255).to(torch.uint8))
     return torch.cat(views)

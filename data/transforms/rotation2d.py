@@ -1,4 +1,4 @@
-"""Rotation and horizontal flip of square images, PIL's or equal to it to the pixel."""
+"""Random rotation and horizontal flip of square images, by PIL or equal to it in every pixel."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ DEGREES = 10.0
 
 
 class Rotation(NamedTuple):
-    """Parameters of N images."""
+    """Rotation and flip of N images."""
 
     degrees: Tensor
     """N, float64, counter-clockwise."""
@@ -21,31 +21,31 @@ class Rotation(NamedTuple):
 
 
 def draw_rotation(n: int, generator: torch.Generator) -> Rotation:
-    """A rotation U(±10°), and a flip with probability ½."""
+    """Draw a rotation U(±10°) and a flip with probability ½ for each of N images."""
     degrees = torch.rand(n, generator=generator, device=generator.device).double() * 2 * DEGREES - DEGREES
     return Rotation(degrees, torch.rand(n, generator=generator, device=generator.device) < 0.5)
 
 
 def apply_rotation(images: Tensor, params: Rotation) -> Tensor:
-    """uint8 N S S, rotated about the centre with nearest neighbours and black outside, then flipped.
+    """Rotate uint8 N S S about the centre (nearest neighbour, black outside), then flip.
 
-    On a CPU Pillow does it, several times as fast as a gather there; on a GPU one gather does all images.
+    On a CPU, Pillow rotates each image, several times as fast as a gather; on a GPU, one gather rotates all images.
     """
     if images.device.type != "cpu":
         return rotate_by_gather(images, params)
-    turned = torch.empty_like(images)
+    rotated_images = torch.empty_like(images)
     for image, result, degrees, flip in zip(
-        images.numpy(), turned.numpy(), params.degrees.tolist(), params.flip.tolist(), strict=True
+        images.numpy(), rotated_images.numpy(), params.degrees.tolist(), params.flip.tolist(), strict=True
     ):
         rotated = np.asarray(Image.fromarray(image).rotate(degrees))
         result[:] = rotated[:, ::-1] if flip else rotated
-    return turned
+    return rotated_images
 
 
 def rotate_by_gather(images: Tensor, params: Rotation) -> Tensor:
-    """As :func:`apply_turn`.
+    """As :func:`apply_rotation`.
 
-    The positions are computed in 16.16 fixed point as PIL's Image.rotate does, so that no pixel differs.
+    Positions are computed in 16.16 fixed-point arithmetic as in PIL's Image.rotate, so that no pixel differs.
     """
     n, size = images.shape[0], images.shape[-1]
     angle = -params.degrees * (math.pi / 180)

@@ -186,7 +186,7 @@ def test_views_are_a_function_of_the_generator_and_never_shared_between_samples(
 
 def test_views_do_not_depend_on_how_many_are_worked_on_together(monkeypatch):
     together = Views3d()(raw(), generator(18))
-    monkeypatch.setattr(chunks, "CACHED_NUMBERS", 1)
+    monkeypatch.setattr(chunks, "CHUNK_NUMBERS", 1)
     for a, b in zip(together, Views3d()(raw(), generator(18)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
