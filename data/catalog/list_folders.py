@@ -30,10 +30,13 @@ class ListFolders:
         search: the folders; the first that has a list is the one whose list is used.
         made: where lists are made that none of them has.
         other_run: of those searched, the one of another run. Its lists may be of other data.
+        is_main: False for processes that make lists for themselves alone, in a temporary folder.
     """
 
-    def __init__(self, search: list[Path], made: Path, *, other_run: Path | None = None) -> None:
-        self.search, self.made, self.other_run = list(search), made, other_run
+    def __init__(
+        self, search: list[Path], made: Path, *, other_run: Path | None = None, is_main: bool = True
+    ) -> None:  # fmt: skip
+        self.search, self.made, self.other_run, self.is_main = list(search), made, other_run, is_main
         self.temporary: tempfile.TemporaryDirectory | None = None
 
     @classmethod
@@ -56,18 +59,13 @@ class ListFolders:
             output, weight, resume: the options of these names.
             is_main: whether this process writes.
         """
-        run = Path(resume).parent.parent if resume not in (None, "auto") else Path(output)
-        beside = Path(weight).parent / FOLDER if weight not in (None, "none") else None
         if typed is not None:
-            search, made = [Path(typed)], Path(typed)
-        else:
-            own = [run / FOLDER] if any((run / "state").glob("*.pt")) else []
-            search, made = [*own, *([beside] if beside else []), PUBLISHED], Path(output) / FOLDER
-        folders = cls(search, made, other_run=beside if typed is None and beside not in own else None)
-        if not is_main:
-            folders.temporary = tempfile.TemporaryDirectory(prefix="lists-")
-            folders.made = Path(folders.temporary.name)
-        return folders
+            return cls([Path(typed)], Path(typed), is_main=is_main)
+        run = Path(resume).parent.parent if resume not in (None, "auto") else Path(output)
+        own = [run / FOLDER] if any((run / "state").glob("*.pt")) else []
+        beside = [Path(weight).parent / FOLDER] if weight not in (None, "none") else []
+        other_run = next((folder for folder in beside if folder not in own), None)
+        return cls([*own, *beside, PUBLISHED], Path(output) / FOLDER, other_run=other_run, is_main=is_main)
 
     def find(self, name: str, split: str) -> Path | None:
         """The list that is used, e.g. ``chest_train.txt`` of the first folder that has it."""
@@ -95,6 +93,9 @@ class ListFolders:
 
     def folder_to_fill(self, name: str) -> Path:
         """Where the lists of a data set are made, searched from now on. Those of a run that left no state make way."""
+        if not self.is_main and self.temporary is None:
+            self.temporary = tempfile.TemporaryDirectory(prefix="lists-")
+            self.made = Path(self.temporary.name)
         if self.made not in self.search:
             for path in sorted(self.made.glob(f"{name}_*.txt")):
                 path.replace(path.with_suffix(".old"))
