@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from data.crop_pairs import CropSettings, Scan, load_scan
 from data.readers import itk, stored
 from data.readers.cubes import load_cube
 from data.readers.file_names import SCANS
@@ -334,6 +335,9 @@ def test_ct_that_cannot_be_in_hounsfield_units_is_refused(tmp_path, values):
         load_resampled(path, require_hu=True)
     with pytest.raises(UserError, match=message):
         load_cube(path, ORIGIN, (4, 4, 4), outside=-1000)
+    settings = CropSettings(shape=(16, 16, 16), box_scale=(0.1, 0.1), pairs=1, seed=0, dtype="float32")
+    with pytest.raises(UserError, match=message):
+        load_scan(Scan(path, tmp_path), settings)
     assert load_resampled(path).min() >= 0, "who does not ask for a CT gets what is there"
 
 
