@@ -86,8 +86,8 @@ class Options:
     )  # fmt: skip
 
     lists: str | None = option(
-        DATA, "folder of the lists of names, missing ones are made there; unset: the first with a list of OUTPUT/lists of a "
-        "run that has a state, lists/ beside --weight and train_val_txt/, else made in OUTPUT/lists",
+        DATA, "folder of the lists of names, missing ones are made there; unset: the first with a list of OUTPUT/lists of "
+        "a run that has a state, lists/ beside --weight and train_val_txt/, else made in OUTPUT/lists",
         default=None, type=path, metavar="DIR", may_change=True,
     )  # fmt: skip
     global_size: int = option(DATA, "side of a global view in pixels, times of 32", default=224, dim=2, type=_side)
