@@ -1,4 +1,4 @@
-"""Steps whose loss or gradients are not finite, or explode, leave no trace in the model and are counted."""
+"""Skips and counts steps whose loss or gradients are not finite or explode; they change neither model nor optimizer."""
 
 from typing import NamedTuple
 
@@ -7,26 +7,27 @@ from torch import Tensor, nn
 
 from utils.distributed import all_reduce_max_
 
-# The published rule: after epoch 10, a step with a loss above 1000 is skipped. Ours holds it in 2D too.
+# The published rule for 3D: after epoch 10, a step with a loss above 1000 is skipped. Applied in 2D as well.
 LARGEST_LOSS, LARGEST_LOSS_AFTER_EPOCH = 1000.0, 10
-# So many bad steps in a row are no accident: the run ends.
+# After this many bad steps in a row the run has diverged, and ends.
 LONGEST_STREAK = 20
-# A gradient so many times the running median is no gradient: batches of one data set differ by about ten.
+# A gradient norm above this multiple of the running median is bad. Norms of one data set vary by a factor of about 10.
 LARGEST_JUMP = 100.0
-# Of networks that have nearly learnt their data the median is near 0, and the one hard batch is the one that teaches.
-# A gradient of norm 100 moves the weights, whose norm is about 50, by a small share of it at any usual learning rate.
+# Lower bound of the median. When a network fits nearly all its data, the median is near 0, and a hard batch with a much
+# larger gradient is useful. With this bound, norms up to 100 are accepted: at usual learning rates such a step changes
+# the weights, whose norm is about 50, by a small fraction.
 SMALLEST_MEDIAN = 1.0
-# Good steps that the median is taken of, and from how many on it counts.
-REMEMBERED, ENOUGH = 64, 8
-# Until then, the largest norm for each unit of the loss, which is taken for at least 1.
+# Number of good steps that the median is taken over, and the number from which on the median is used.
+MEDIAN_STEPS, MIN_STEPS = 64, 8
+# Before that, a norm is bad above this multiple of max(loss, 1).
 LARGEST_AT_FIRST = 1e4
 
 
-class Verdict(NamedTuple):
-    """What the guard finds of a step, on the device."""
+class StepCheck(NamedTuple):
+    """The guard's result for a step, on the device."""
 
     bad: Tensor
-    """0-dim float, 1 for bad."""
+    """0-dim float, 1 for a bad step, else 0."""
     gradient_norm: Tensor
     """0-dim, the L2 norm over all parameters; infinite where the gradients are not finite."""
 
@@ -34,8 +35,17 @@ class Verdict(NamedTuple):
 class StepGuard:
     """Checks each step on the device, without synchronising with the host.
 
-    A bad step reaches the fused optimizer as ``found_inf``, on which it leaves parameters and state alone, and the
-    BatchNorm statistics that its forward pass has spoilt are put back.
+    A bad step is passed to the fused optimizer as ``found_inf``, which makes it skip the update of parameters and
+    state; the BatchNorm statistics are restored to those before the step. All tensors of the guard are on ``device``:
+
+    - ``counts``: skipped steps, the current and the longest run of skipped steps in a row, float32;
+    - ``norms``: gradient norms (L2, without loss scale) of the last 64 good steps, float64, NaN for steps to come;
+    - ``good_buffers``: copies of all floating-point buffers after the last step that was not bad, flattened.
+
+    Args:
+        module: its floating-point buffers are protected.
+        optimizer: a fused optimizer; its parameters' gradients are checked.
+        device: of the module.
     """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -43,8 +53,8 @@ class StepGuard:
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.buffers = [b for b in module.buffers() if b.is_floating_point()]
         self.counts = torch.zeros(3, device=device)
-        self.norms = torch.full((REMEMBERED,), torch.nan, dtype=torch.float64, device=device)
-        self.remember()
+        self.norms = torch.full((MEDIAN_STEPS,), torch.nan, dtype=torch.float64, device=device)
+        self.save_buffers()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"counts": self.counts, "norms": self.norms}
@@ -52,58 +62,60 @@ class StepGuard:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         device = self.counts.device
         self.counts, self.norms = state["counts"].to(device), state["norms"].to(device)
-        self.remember()
+        self.save_buffers()
 
-    def remember(self) -> None:
-        """Take the buffers as they are for good ones."""
+    def save_buffers(self) -> None:
+        """Copy the current buffers as those to restore after a bad step."""
         self.good_buffers = self._flat_buffers()
 
     def _flat_buffers(self) -> Tensor:
         return torch.cat([b.flatten() for b in self.buffers]) if self.buffers else self.counts.new_zeros(0)
 
     @torch.no_grad()
-    def check(self, total: Tensor, epoch: int, loss_scale: Tensor | None = None) -> Verdict:
-        """Find whether the step is bad, on all processes alike.
+    def check(self, total: Tensor, epoch: int, loss_scale: Tensor | None = None) -> StepCheck:
+        """Check the loss and the gradients of a step; a step is bad on all processes or on none.
+
+        Does not synchronise with the host. Buffers, counts and norms are updated.
 
         Args:
-            total: the loss, not scaled.
-            epoch: the published rule on the loss depends on it.
-            loss_scale: what the gradients are multiplied by, under fp16. Gradients that are not finite are then the
-                scaler's to find and to skip, which is part of its search for a scale and no bad step.
+            total: the loss without loss scale, 0-dim, on the device.
+            epoch: the published limit of the loss holds after epoch 10.
+            loss_scale: 0-dim, on the device: the factor of the gradients under fp16. The scaler then skips steps with
+                gradients that are not finite as part of its search for a scale; they are not counted as bad.
         """
         largest = LARGEST_LOSS if epoch > LARGEST_LOSS_AFTER_EPOCH else torch.inf
         loss = total.detach()
         bad_loss = ~(loss.abs() <= largest) | ~loss.isfinite()
-        # One exchange for all three; a maximum of NaN is not defined.
+        # One exchange between processes for all three. NaN becomes infinite, since a maximum of NaN is not defined.
         found = torch.stack([bad_loss.double(), loss.double().abs(), self.gradient_norm(loss_scale)])
         bad_loss, loss, norm = all_reduce_max_(found.nan_to_num(torch.inf, torch.inf)).unbind()
-        absurd = ~(norm <= self.largest_norm(loss))
+        bad_norm = ~(norm <= self.largest_norm(loss))
         if loss_scale is not None:
-            absurd = absurd & norm.isfinite()
-        bad = torch.maximum(bad_loss, absurd.double()).float()
-        kept = bad.bool() | ~norm.isfinite()
-        self.norms = torch.where(kept, self.norms, torch.cat([self.norms[1:], norm[None]]))
-        self._keep_buffers(bad)
+            bad_norm = bad_norm & norm.isfinite()
+        bad = torch.maximum(bad_loss, bad_norm.double()).float()
+        ignored = bad.bool() | ~norm.isfinite()
+        self.norms = torch.where(ignored, self.norms, torch.cat([self.norms[1:], norm[None]]))
+        self._restore_buffers(bad)
         self._count(bad)
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        return Verdict(bad, norm)
+        return StepCheck(bad, norm)
 
     def gradient_norm(self, loss_scale: Tensor | None) -> Tensor:
-        """L2 norm of all gradients, float64; infinite or NaN where one of them is."""
-        # In float32 the squares of 1e20 are infinite already, which must not pass for an overflow of fp16; in float64
-        # a CPU takes forty times as long.
+        """L2 norm of all gradients without loss scale, 0-dim float64; infinite or NaN if any gradient is."""
+        # In float32 the square of 1e20 overflows, which would be taken for an overflow of fp16. Without fp16 float64 is
+        # not used, since a CPU then takes 40 times as long.
         dtype = None if loss_scale is None else torch.float64
         norms = torch._foreach_norm([p.grad for p in self.parameters], 2, dtype)
         norm = torch.linalg.vector_norm(torch.stack(norms).double())
         return norm if loss_scale is None else norm / loss_scale
 
     def largest_norm(self, loss: Tensor) -> Tensor:
-        """The norm above which the gradients of a step of this loss are absurd; 0-dim."""
+        """The gradient norm above which a step with this loss is bad; 0-dim."""
         known = self.norms.isfinite().sum()
         running = LARGEST_JUMP * self.norms.nanmedian().clamp(min=SMALLEST_MEDIAN)
-        return torch.where(known >= ENOUGH, running, LARGEST_AT_FIRST * loss.clamp(min=1))
+        return torch.where(known >= MIN_STEPS, running, LARGEST_AT_FIRST * loss.clamp(min=1))
 
-    def _keep_buffers(self, bad: Tensor) -> None:
+    def _restore_buffers(self, bad: Tensor) -> None:
         if self.buffers:
             kept = torch.where(bad.bool(), self.good_buffers, self._flat_buffers())
             parts = kept.split([b.numel() for b in self.buffers])
@@ -116,10 +128,10 @@ class StepGuard:
         self.counts = torch.stack([skipped + bad, streak, torch.maximum(longest, streak)])
 
     def read(self) -> tuple[int, bool]:
-        """(steps skipped so far, whether too many were skipped in a row). Synchronises with the host."""
+        """(number of steps skipped so far, whether too many were skipped in a row). Synchronises with the host."""
         skipped, _, longest = (int(n) for n in self.counts.tolist())
         return skipped, longest >= LONGEST_STREAK
 
     def reset_streak(self) -> None:
-        """Start counting bad steps in a row anew; the count of all of them stays."""
+        """Set the count of bad steps in a row to 0; the total count is not changed."""
         self.counts[1:] = 0

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
 from engine.meters import Meter, mean_over_processes
 from engine.precision import Precision
+from engine.precision_check import check_half_precision, describe_float32_layers
 from engine.prefetch import prefetch
-from engine.precision_check import check_half_precision, describe_repair
 from engine.recorder import Recorder
 from engine.run_state import Position, RunState
 from engine.stopping import Stopped, StopSignals
@@ -26,7 +26,10 @@ from utils.world import World
 
 
 class Task(Protocol):
-    """What is trained. The loop asks for a loss and a learning rate, and knows no dimension and no data set."""
+    """What is trained. The loop gets losses and learning rates from it, and depends on no dimension and no data set.
+
+    ``epoch_numbers`` may synchronise with the host; ``step`` must not, and returns tensors on the device.
+    """
 
     module: nn.Module
 
@@ -38,14 +41,14 @@ class Task(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A task with a state of its own beside its module, such as its best epoch so far."""
+    """A task with state besides its module's, such as its best epoch so far."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Batches(Protocol):
-    """Where batches come from: ``data.loader.Loader``."""
+    """The source of batches: ``data.loader.Loader``. ``batch_size`` counts samples over all processes."""
 
     steps_per_epoch: int
     batch_size: int
@@ -54,19 +57,19 @@ class Batches(Protocol):
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]: ...
 
 
-# The spread of the projections is about 1, and 0 when all inputs give the same one.
+# The spread of the projections is about 1, and 0 when all inputs have the same projection.
 COLLAPSED = 0.1
 
 AfterEpoch = Callable[[int, Any], None]
-"""Called by every process with the epoch and its last batch, on the device."""
+"""Called after each epoch with the epoch and its last batch of raw samples, on the device."""
 
 
 def init_optimizer_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Give every parameter a gradient of 0 and, under SGD, a momentum of 0, from which a first step is the usual one.
+    """Set the gradient of every parameter and, under SGD, its momentum to 0, which does not change the first update.
 
-    Momentum and weight decay then reach every head in every step, whether drawn before or not, so that a resumed
-    process, which has drawn none yet, does the same as an unbroken one; and a first step that is skipped leaves no
-    uninitialised buffer behind.
+    Momentum and weight decay then apply to every head in every step, even to heads that no step has drawn so far. So a
+    resumed process, which has drawn none yet, updates them as an uninterrupted one does, and a first step that is
+    skipped leaves no uninitialised buffer.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -77,10 +80,10 @@ def init_optimizer_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimi
 
 
 def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
-    """Bring the state into its parameters' memory layout, of which files know nothing.
+    """Convert the optimizer's state to the memory formats of its parameters, which a saved state does not keep.
 
-    Fused optimizers walk through memory: beside a channels-last parameter a contiguous state is taken for another
-    parameter's elements, without any error.
+    Fused optimizers pair the elements of parameter and state by their order in memory: a contiguous state of a
+    channels-last parameter would be applied to the wrong elements, without any error.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -89,20 +92,25 @@ def match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
 
 
 class Trainer:
-    """Runs epochs 0..epochs inclusive, saves the state as it goes, and goes on from it.
+    """Trains for epochs 0..epochs inclusive, saves the state of the run, and resumes from it.
+
+    Batches, losses, gradients, the guard's counts and the meters' sums are on the device. A step does not synchronise
+    with the host (under fp16 the scaler does); the numbers are read every ``log_every`` steps, before a state is saved
+    and at the end of an epoch.
 
     Args:
         task: what is trained.
         optimizer: a fused optimizer over the task's parameters.
-        loader: the batches of an epoch, from any step on.
-        device: where the task's module is.
+        loader: the batches of an epoch, starting at any step.
+        device: the device of the task's module; several GPUs: the first.
         precision: autocast and loss scaler.
-        recorder, run_state: the run's records and its state.
-        world: this process's place.
+        recorder: writes metrics, pictures and ``run.json``.
+        run_state: saves the state of the run.
+        world: rank of this process and number of processes.
         epochs: the last epoch.
-        seed: what randomness is a function of, beside epoch, step and rank.
-        log_every: steps between readings of the losses; in between nothing waits for the device.
-        after_epoch: what is done at the end of each epoch, before the state is saved.
+        seed: with epoch, step and rank, determines every random draw.
+        log_every: steps between two readings of the losses.
+        after_epoch: called at the end of each epoch, before the state is saved.
     """
 
     def __init__(
@@ -110,7 +118,8 @@ class Trainer:
         precision: Precision, recorder: Recorder, run_state: RunState, world: World, epochs: int, seed: int,
         log_every: int = 20, after_epoch: Sequence[AfterEpoch] = (),
     ) -> None:  # fmt: skip
-        self.task, self.optimizer, self.loader, self.precision = task, init_optimizer_state(optimizer), loader, precision
+        self.task, self.loader, self.precision = task, loader, precision
+        self.optimizer = init_optimizer_state(optimizer)
         self.recorder, self.run_state, self.world = recorder, run_state, world
         self.epochs, self.seed, self.log_every, self.after_epoch = epochs, seed, log_every, after_epoch
         self.device, self.precision_checked = device, precision.dtype == torch.float32
@@ -120,7 +129,7 @@ class Trainer:
         self.bad_samples: dict[str, str] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact resume needs, beside the position."""
+        """Everything that an exact resume needs, except the position."""
         return {
             "model": unwrapped(self.task.module).state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -132,7 +141,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Position:
-        """Go back to a saved state; returns the next step to take."""
+        """Restore a saved state; returns the position of the next step."""
         unwrapped(self.task.module).load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         match_memory_formats(self.optimizer)
@@ -145,16 +154,16 @@ class Trainer:
         return Position(*state["position"])
 
     def fit(self, state: dict[str, Any] | None = None) -> None:
-        """Train from ``state``, or from the start, to the end.
+        """Train to the last epoch, from ``state`` or from the beginning.
 
         Raises:
-            Stopped: a scheduler asked for it; the state is saved.
-            UserError: too many steps were bad, or the weights are absurd; the state of before is saved.
+            Stopped: the process got a stop signal; the state is saved.
+            UserError: too many steps were bad, or the weights have absurd values; the last good state is on disk.
         """
         try:
             self._fit(state)
         except UserError as error:
-            # Where this cannot be written either, the first error is the one to tell.
+            # If this cannot be written either, the first error is the one to report.
             with contextlib.suppress(UserError):
                 self.recorder.update_run(status=f"failed: {error}")
             raise
@@ -168,7 +177,7 @@ class Trainer:
             self.recorder.update_run(status="finished")
 
     def run_epoch(self, epoch: int, first_step: int) -> None:
-        """The steps of an epoch from ``first_step`` on, then its records, its pictures and the state."""
+        """Train for one epoch, starting at ``first_step``; then write its records, its pictures and the state."""
         rate = self.task.learning_rate(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -198,20 +207,24 @@ class Trainer:
         })  # fmt: skip
 
     def check_half_precision(self, batch: Any) -> None:
-        """Before the first step under autocast, take out of it what this machine computes wrongly."""
+        """Once, before the first step with autocast: layers with wrong half-precision gradients are set to float32."""
         if self.precision_checked:
             return
         self.precision_checked = True
         model = unwrapped(self.task.module).get_submodule("model")
         devices = replica_devices(self.task.module) or [self.device]
-        repaired = check_half_precision(model, lambda: self.task.forward_only(batch), devices, self.precision.dtype)
-        if repaired:
-            self.warn(describe_repair(repaired, self.device, self.precision.dtype))
+        in_float32 = check_half_precision(model, lambda: self.task.forward_only(batch), devices, self.precision.dtype)
+        if in_float32:
+            self.warn(describe_float32_layers(in_float32, self.device, self.precision.dtype))
 
     def train_step(self, batch: Any, epoch: int, step: int) -> None:
-        """One forward and backward pass and one update; nothing here waits for the device, but for fp16's scaler."""
+        """One forward and backward pass and one update.
+
+        Loss, gradients, the guard's check and the meters stay on the device; only fp16's scaler synchronises with the
+        host.
+        """
         torch.manual_seed(seed_of(self.seed, "step", epoch, step, self.world.rank))
-        # Set to 0, not dropped: see init_optimizer_state.
+        # Set to 0 and not to None: see init_optimizer_state.
         self.optimizer.zero_grad(set_to_none=False)
         output = self.task.step(batch, epoch, step)
         scaler = self.precision.scaler
@@ -227,14 +240,14 @@ class Trainer:
         self.window_meter.add(numbers, bad)
 
     def step_scaled(self, bad: Tensor) -> None:
-        """The update under fp16, where the scaler itself looks for gradients that are not finite."""
+        """The update under fp16, where the scaler finds gradients that are not finite. Synchronises with the host."""
         del self.optimizer.found_inf  # type: ignore[attr-defined]
         if not bad.item():
             self.precision.scaler.step(self.optimizer)
             self.precision.scaler.update()
 
     def log(self, position: Position, rate: float) -> None:
-        """Read the losses since the last reading back from the device, and stop a run that has diverged."""
+        """Read and record the mean losses since the last reading; ends a run that has diverged. Synchronises."""
         numbers = {name: value for name, value in self.window_meter.read().items() if value is not None}
         self.window_meter.reset()
         global_step = position.epoch * self.loader.steps_per_epoch + position.step
@@ -244,7 +257,7 @@ class Trainer:
         self.check_guard(position)
 
     def check_guard(self, position: Position) -> int:
-        """The steps skipped so far; ends the run when too many were skipped in a row."""
+        """Number of steps skipped so far; ends the run when too many were skipped in a row. Synchronises."""
         skipped, diverged = self.guard.read()
         if diverged:
             self.guard.reset_streak()
@@ -252,12 +265,12 @@ class Trainer:
             self.recorder.update_run(skipped_steps=skipped)
             raise UserError(
                 f"expected a finite loss of at most {LARGEST_LOSS:g} and gradients of the usual norm, got none in "
-                f"{LONGEST_STREAK} steps in a row; the state of before is in {self.run_state.folder}; {REMEDY}"
+                f"{LONGEST_STREAK} steps in a row; the last good state is in {self.run_state.folder}; {REMEDY}"
             )
         return skipped
 
     def check_values(self) -> None:
-        """End the run where weights, running statistics or the optimizer's state have values that none have."""
+        """End the run if weights, running statistics or the optimizer's state have absurd or non-finite values."""
         optimizer = {
             f"the optimizer's {name} of parameter {index}": value
             for index, state in enumerate(self.optimizer.state.values())
@@ -265,20 +278,25 @@ class Trainer:
             if isinstance(value, Tensor)
         }
         weights = unwrapped(self.task.module).state_dict()
-        # Of gradients, there may be squares.
+        # The state of an optimizer may hold squares of gradients.
         if absurd := find_absurd(weights) or find_absurd(optimizer, largest=LARGEST_VARIANCE):
             raise UserError(
-                f"training went wrong: {absurd}; nothing of it is written, and a state of before, if there is one, is "
+                f"training went wrong: {absurd}; this state is not written; the last good state, if there is one, is "
                 f"still in {self.run_state.folder}; {REMEDY}"
             )
 
     def save(self, position: Position) -> None:
-        """Write the state, unless it is absurd."""
+        """Save the state, after checking its values."""
         self.check_values()
         self.run_state.save(position, self.state_dict())
 
     def save_if_due(self, position: Position, *, reading: bool) -> None:
-        """Save in between, when it is time or when a scheduler asks for the machine."""
+        """Save within an epoch, when ``--save_minutes`` have passed or after a stop signal.
+
+        Args:
+            position: the next step.
+            reading: whether the losses were read after this step.
+        """
         stopping = self.asked_to_stop(reading=reading)
         if stopping or self.run_state.due():
             self.check_guard(position)
@@ -287,10 +305,10 @@ class Trainer:
             self.stop(position)
 
     def asked_to_stop(self, *, reading: bool) -> bool:
-        """Whether any process was asked to stop.
+        """Whether any process got a stop signal.
 
-        Several processes must leave at the same step, or the rest would wait for ever; they agree on it when the losses
-        are read, since asking in every step would make every step wait.
+        All processes must stop at the same step, or the others would wait for ever. They exchange this when the losses
+        are read, since an exchange in every step would make every step wait.
         """
         asked = self.signals.received is not None
         if self.world.size == 1:
@@ -298,13 +316,13 @@ class Trainer:
         return reading and bool(all_reduce_max_(torch.tensor(float(asked), device=self.device)).item())
 
     def stop(self, position: Position) -> None:
-        """Leave in good order."""
+        """Record the reason in ``run.json`` and end the run."""
         reason = self.signals.received or "another process's signal"
         self.recorder.update_run(status=f"stopped by {reason}")
         raise Stopped(f"stopped by {reason} before epoch {position.epoch} step {position.step}")
 
     def end_epoch(self, epoch: int, batch: Any, numbers: dict[str, float]) -> None:
-        """Records, pictures, weights and state of an epoch that is done."""
+        """Write records, pictures, weights and state of a finished epoch."""
         self.check_values()
         means, (good, skipped) = self.epoch_meter.read(), self.epoch_meter.read_steps()
         found = self.task.epoch_numbers(epoch) if good else {}
@@ -325,15 +343,15 @@ class Trainer:
         barrier()
 
     def check_epoch(self, epoch: int, good: int, skipped: int, spread: float | None) -> None:
-        """Report what went wrong in an epoch, and end the run when all of it did."""
+        """Report skipped steps and collapsed projections; ends the run if all steps of the epoch were bad."""
         if not good:
             raise UserError(
                 f"expected an epoch with good steps, but in all {skipped} of epoch {epoch} the loss or the gradients "
-                f"were not finite or exploded; no state of it is written; {REMEDY}"
+                f"were not finite or exploded; no state of this epoch is written; {REMEDY}"
             )
         if skipped:
             self.warn(
-                f"epoch {epoch}: {skipped} of {good + skipped} steps were left out: their loss or gradients were not "
+                f"epoch {epoch}: {skipped} of {good + skipped} steps were skipped: their loss or gradients were not "
                 "finite or exploded"
             )
         if spread is not None and spread < COLLAPSED:
@@ -343,11 +361,11 @@ class Trainer:
             )
 
     def warn(self, line: str) -> None:
-        """Tell the user, once for all processes."""
+        """Print a line on stderr, in the main process only."""
         if self.world.is_main:
             print(line, file=sys.stderr, flush=True)
 
     def collect_bad_samples(self) -> None:
-        """Bring together what every process found broken."""
+        """Collect the broken samples that all processes found."""
         for found in gather(self.loader.bad):
             self.bad_samples.update(found)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.finetune import FinetuneTask
-from engine.guard import ENOUGH, LARGEST_JUMP, REMEMBERED, StepGuard
+from engine.guard import LARGEST_JUMP, MEDIAN_STEPS, MIN_STEPS, StepGuard
 from engine.meters import Meter
 from engine.precision import Precision
 from engine.weights import WeightsWriter
@@ -71,17 +71,17 @@ def guard_of(*values):
 
 
 def test_a_gradient_is_compared_with_the_running_median():
-    see = guard_of(*[5.0] * ENOUGH)
+    see = guard_of(*[5.0] * MIN_STEPS)
     assert not see(5 * LARGEST_JUMP * 0.99) and see(5 * LARGEST_JUMP * 1.01)
     # One good outlier and any number of bad ones move no median.
-    assert all(see(5 * LARGEST_JUMP * 1.01) for _ in range(REMEMBERED))
+    assert all(see(5 * LARGEST_JUMP * 1.01) for _ in range(MEDIAN_STEPS))
     # What grows slowly is training: the median follows.
     see = guard_of(*[1.1**step for step in range(100)])
-    assert see(1.1 ** (100 - REMEMBERED / 2) * LARGEST_JUMP * 1.2)
+    assert see(1.1 ** (100 - MEDIAN_STEPS / 2) * LARGEST_JUMP * 1.2)
 
 
 def test_the_one_hard_batch_of_a_network_that_has_learnt_its_data_is_good():
-    see = guard_of(*[1e-5] * REMEMBERED)
+    see = guard_of(*[1e-5] * MEDIAN_STEPS)
     assert not see(0.9 * LARGEST_JUMP) and see(1.1 * LARGEST_JUMP)
 
 
@@ -91,7 +91,7 @@ def test_first_gradients_are_compared_with_the_loss():
 
 def test_an_overflow_of_fp16_is_the_scalers_and_an_absurd_gradient_is_not(tmp_path):
     scale = torch.tensor(1024.0)
-    see = guard_of(*[1.0] * ENOUGH)
+    see = guard_of(*[1.0] * MIN_STEPS)
     assert not see(torch.inf, scale=scale) and not see(torch.nan, scale=scale)
     assert not see(1024.0 * 99, scale=scale), "norms are those of gradients without the scale"
     # The square of this is beyond float32, and the scaler would take the step.
@@ -196,7 +196,7 @@ def test_steps_left_out_and_a_collapse_are_said_at_the_end_of_the_epoch(tmp_path
 
     trainer.task.step = step_with_spread
     trainer.fit()
-    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line or "collapsed" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "skipped: their" in line or "collapsed" in line]
     assert [line.partition(" of 5 ")[0] for line in said[:2]] == ["epoch 0: 1", "epoch 1: 2"]
     assert len(said) == 3 and said[2].startswith("epoch 2: the projections have collapsed: their spread is 0.04")
 

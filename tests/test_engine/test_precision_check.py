@@ -1,4 +1,4 @@
-"""Half precision is proved before use: planted faults of kernels are found, told and computed in float32."""
+"""Half precision is checked before use: layers with a simulated kernel fault are found, reported and use float32."""
 
 import copy
 import re
@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.phantoms.dataset import make_xrays
 from engine import precision, precision_check
-from engine.precision_check import check_half_precision, compute_in_float32, describe_repair
+from engine.precision_check import check_half_precision, compute_in_float32, describe_float32_layers
 from tests.programs import run
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
 
 
 class Fault(TorchDispatchMode):
-    """A processor whose weight gradient of a convolution is wrong in half precision, where features are this large."""
+    """A processor with wrong half-precision weight gradients of convolutions over features of size ``space``."""
 
     def __init__(self, space, spoil=lambda gradient: gradient.fill_(1e33)):
         super().__init__()
@@ -37,7 +37,7 @@ class Fault(TorchDispatchMode):
 
 
 class Net(nn.Module):
-    """Two convolutions at full size, one at half size, one whose weight a function takes, and BatchNorm."""
+    """Two convolutions at full size, one at half size, one whose weight a function uses directly, and BatchNorm."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def test_a_faulty_layer_is_found_and_computed_in_float32(spoil):
     with Fault((8, 12), spoil) as fault:
         assert check_net(net) == ["first", "second"] and fault.met
         met = fault.met
-        assert check_net(net) == [], "what was taken out is not asked for again"
+        assert check_net(net) == [], "layers that compute in float32 already are not reported again"
         run_net(net.train()).sum().backward()
         assert fault.met == met
     assert list(net.state_dict()) == names and isinstance(net.second, nn.Conv2d)
@@ -101,10 +101,10 @@ def test_a_faulty_layer_is_found_and_computed_in_float32(spoil):
             assert error < 0.2, name
 
 
-def test_a_faulty_product_of_no_layer_takes_the_whole_network_out():
+def test_a_faulty_product_of_no_layer_puts_the_whole_network_in_float32():
     net = make_net()
     with Fault((4, 6)):
-        # The layer whose weight a function takes is mended in vain.
+        # Float32 in the layer that owns the weight does not help, since the function does not call the layer.
         assert check_net(net) == ["bare", "deep.1", ""]
         assert isinstance(net, precision_check._InFloat32)
     x = torch.randn(6, 1, 8, 12, generator=torch.Generator().manual_seed(1))
@@ -125,7 +125,7 @@ def test_where_nothing_is_wrong_nothing_changes():
     assert torch.equal(random, torch.get_rng_state())
 
 
-def test_every_kind_of_product_is_looked_at():
+def test_every_kind_of_product_is_checked():
     class Products(nn.Module):
         def __init__(self):
             super().__init__()
@@ -137,21 +137,21 @@ def test_every_kind_of_product_is_looked_at():
             return torch.einsum("bnf,bnf->bf", x, x)
 
     net = Products()
-    with torch.autocast("cpu", BF16), precision_check._Watch(CPU) as watch:
+    with torch.autocast("cpu", BF16), precision_check._ProductRecorder(CPU) as recorder:
         net(torch.randn(5, 2, 3, 2, 4))
-    found = {p.function: p for p in watch.found}
+    found = {p.function: p for p in recorder.products}
     assert found.keys() == {F.conv_transpose3d, F.linear, torch.Tensor.matmul, torch.einsum}
-    shapes = [x.shape for x in found[F.conv_transpose3d].args if isinstance(x, precision_check.Layout)]
+    shapes = [x.shape for x in found[F.conv_transpose3d].args if isinstance(x, precision_check.TensorSpec)]
     assert shapes == [(precision_check.SAMPLES_ON_CPU, 2, 3, 2, 4), (2, 3, 2, 2, 2), (3,)]
-    assert all(precision_check.worst_error(p, CPU, BF16) < 0.02 for p in watch.found)
+    assert all(precision_check.worst_error(p, CPU, BF16) < 0.02 for p in recorder.products)
 
 
-def test_layouts_in_memory_are_those_of_the_run():
+def test_products_are_checked_in_the_memory_format_of_the_run():
     net = nn.Conv3d(2, 3, 3).to(memory_format=torch.channels_last_3d)
     x = torch.randn(2, 2, 4, 5, 6).to(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", BF16), precision_check._Watch(CPU) as watch:
+    with torch.autocast("cpu", BF16), precision_check._ProductRecorder(CPU) as recorder:
         net(x)
-    (product,) = watch.found
+    (product,) = recorder.products
     drawn = product.args[0].draw(torch.Generator(), BF16)
     assert drawn.shape == x.shape and drawn.stride() == x.stride()
 
@@ -171,13 +171,13 @@ def test_a_replica_computes_with_its_own_parameters():
     assert torch.equal(replica(torch.ones(1, 3)), torch.full((1, 2), 6.0))
 
 
-def test_the_line_names_five_layers():
-    line = describe_repair([f"layer{i}" for i in range(7)], CPU, BF16)
+def test_the_message_names_five_layers():
+    line = describe_float32_layers([f"layer{i}" for i in range(7)], CPU, BF16)
     assert line == (
         "--amp: gradients in bfloat16 are wrong on this CPU in layer0, layer1, layer2, layer3, layer4 and 2 more; "
         "computing these layers in float32"
     )
-    assert describe_repair(["", "a"], CPU, BF16).endswith("wrong on this CPU; computing in float32")
+    assert describe_float32_layers(["", "a"], CPU, BF16).endswith("wrong on this CPU; computing in float32")
 
 
 @pytest.fixture
@@ -215,5 +215,5 @@ def test_training_with_amp_on_a_faulty_processor(nih, phase, tmp_path, monkeypat
     assert re.match(r"--amp: gradients in bfloat16 are wrong on this CPU in .*encoder\.layer4\.0\.conv2", line), line
     assert fault.met > 0
     saved = torch.load(tmp_path / "out" / "state" / "last.pt")
-    assert int(saved["guard"]["counts"][0]) == 0, "no step was spoilt"
+    assert int(saved["guard"]["counts"][0]) == 0, "no step was skipped"
     assert all(np.abs(value.numpy()).max() < 1e4 for value in saved["model"].values() if value.is_floating_point())
