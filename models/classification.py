@@ -14,10 +14,10 @@ DROPOUT = 0.2  # as published
 class Classifier(nn.Module):
     """Encoder → average pool → dropout → linear; B C *S to logits, B K.
 
-    The sigmoid that turns logits into probabilities is left to the loss, where it is exact.
+    The loss applies the sigmoid together with the logarithm, which is numerically stable.
 
     Args:
-        encoder: maps B C *S to the list of its stages' features, of which the last has 512 channels.
+        encoder: maps B C *S to the list of its stages' features; the last has 512 channels.
         classes: K.
     """
 
@@ -35,17 +35,17 @@ class Classifier(nn.Module):
 def build_classifier(
     *, dim: int, classes: int, weights: str | Path | None = None, in_channels: int | None = None
 ) -> Classifier:
-    """A classifier on the encoder of any ``.pt`` of ours or of the authors.
+    """Build a classifier on the encoder of any ``.pt`` file of this program or of the authors.
 
     Args:
         dim: 2 for the ResNet18 encoder, 3 for the 3D one.
-        classes: outputs, K.
-        weights: the file, or None for random weights from torch's global generator.
-        in_channels: of the input; default 3 in 2D and 1 in 3D, as in pre-training.
+        classes: number of outputs, K.
+        weights: the weight file, or None for random weights from torch's global generator.
+        in_channels: channels of the input; default 3 in 2D and 1 in 3D, as in pre-training.
 
     Raises:
         UsageError: ``dim`` is neither 2 nor 3, or ``in_channels`` is below 1.
-        UserError: the file cannot be read, or is of another network.
+        UserError: the file cannot be read, or belongs to another network.
     """
     channels = PRETRAINED_CHANNELS.get(dim, 1) if in_channels is None else in_channels
     model = Classifier(build_encoder(dim, channels), classes)

@@ -1,4 +1,4 @@
-"""Encoders with random weights, and for other numbers of input channels."""
+"""Build encoders with random weights, and adapt encoders to other numbers of input channels."""
 
 from collections.abc import Mapping
 from typing import Any, overload
@@ -9,14 +9,14 @@ from models.pcrlv2_model import build_unet
 from models.pcrlv2_model_3d import Encoder3d
 from utils.errors import UsageError, UserError
 
-# The first convolution of the 3D and of the 2D encoder; torchvision and timm call theirs as the latter.
+# Weights of the first convolution of the 3D and of the 2D encoder; torchvision and timm use the 2D name.
 FIRST_CONVS = ("down_tr64.ops.0.conv1.weight", "conv1.weight")
 
-# Of the 3D encoder, that of pre-training first.
+# Normalisations of the 3D encoder; pre-training uses the first.
 NORMS = ("bn", "gn", "in")
-# Channels of the input that pre-training shows, by dimensions.
+# Input channels in pre-training, by dimensions.
 PRETRAINED_CHANNELS = {2: 3, 3: 1}
-# Channels of the last stage of both.
+# Channels of the last stage of both encoders.
 FEATURES = 512
 
 
@@ -27,26 +27,26 @@ def adapt_input(source: Mapping[str, Tensor], in_channels: int) -> dict[str, Ten
 
 
 def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> nn.Module | dict[str, Tensor]:
-    """An encoder, or its weights, for inputs of another number of channels.
+    """Adapt an encoder, or its weights, to another number of input channels.
 
     The first convolution's weights are summed over the channels they have, repeated ``in_channels`` times, and divided
-    by ``in_channels``. A grey image that is repeated over the channels therefore gives the features that it gave
-    before; repeating without dividing would multiply the first convolution's response by the number of channels, which
-    the running statistics of the BatchNorm behind it do not expect. In 3D, where the pre-trained input has one channel,
-    this is the published repetition over the channels of BraTS, but for the division. In 2D, whose pre-training sees
-    grey images as RGB, the three colours become one before they are repeated. With the number of channels that is there
-    already nothing changes.
+    by ``in_channels``. A grey image repeated over the channels therefore gives the same features as before. Repeating
+    without dividing would multiply the response of the first convolution by the number of channels, which does not fit
+    the running statistics of the BatchNorm after it. In 3D, where the pre-trained input has one channel, this is the
+    published repetition over the channels of BraTS, except for the division. In 2D, where pre-training reads grey
+    images as RGB, the weights of the three colours are summed before they are repeated. Nothing changes if the encoder
+    already has ``in_channels`` channels.
 
     Args:
-        source: a 2D or 3D encoder (changed in place), or its entries by name (left as they are).
-        in_channels: 1 or more.
+        source: a 2D or 3D encoder (changed in place), or its weights by name (not changed).
+        in_channels: channels of the input, 1 or more.
 
     Returns:
         The same module, or a new dict of weights.
 
     Raises:
         UsageError: ``in_channels`` is below 1.
-        UserError: there is no first convolution of an encoder of ours.
+        UserError: ``source`` has no first convolution of a 2D or 3D encoder.
     """
     if in_channels < 1:
         raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")
@@ -62,10 +62,10 @@ def adapt_input(source: nn.Module | Mapping[str, Tensor], in_channels: int) -> n
 
 
 def first_conv_name(entries: Mapping[str, Any]) -> str:
-    """The entry that meets the input.
+    """Return the name of the first convolution's weights.
 
     Raises:
-        UserError: there is none of an encoder of ours.
+        UserError: ``entries`` has no first convolution of a 2D or 3D encoder.
     """
     for name in FIRST_CONVS:
         if name in entries:
@@ -74,7 +74,7 @@ def first_conv_name(entries: Mapping[str, Any]) -> str:
 
 
 def _spread(weight: Tensor, in_channels: int) -> Tensor:
-    """O I *K to O in_channels *K of the same response to a repeated input."""
+    """Spread weights O I *K over channels: O in_channels *K, with the same response to a repeated grey input."""
     if weight.shape[1] == in_channels:
         return weight
     summed = weight.sum(dim=1, keepdim=True)
@@ -82,16 +82,16 @@ def _spread(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def build_encoder(dim: int, in_channels: int, norm: str = "bn") -> nn.Module:
-    """An encoder with random weights; maps B C *S to the list of its stages' features, shallowest first.
+    """Build an encoder with random weights; it maps B C *S to the list of its stages' features, shallowest first.
 
     Args:
         dim: 2 for the ResNet18 of segmentation-models-pytorch, whose list begins with the input itself; 3 for
             :class:`Encoder3d`.
-        in_channels: C.
-        norm: in 3D ``'bn'`` as pre-trained, ``'gn'`` or ``'in'``; in 2D ``'bn'``.
+        in_channels: channels of the input, C.
+        norm: in 3D ``'bn'`` as in pre-training, ``'gn'`` or ``'in'``; in 2D ``'bn'``.
 
     Raises:
-        UsageError: ``dim`` is neither, ``in_channels`` is below 1, or it has no such ``norm``.
+        UsageError: ``dim`` is neither 2 nor 3, ``in_channels`` is below 1, or the encoder has no such ``norm``.
     """
     if in_channels < 1:
         raise UsageError(f"in_channels: expected 1 or more, got {in_channels}")

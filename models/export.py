@@ -1,4 +1,4 @@
-"""Encoders for other programs: safetensors, ONNX, and inputs of other than the pre-trained number of channels.
+"""Export encoders for other programs, as safetensors or ONNX, also for another number of input channels.
 
 python -m models.export WEIGHTS.pt --dim 3 --to onnx --out encoder.onnx
 python -m models.export WEIGHTS.pt --dim 3 --to safetensors --out encoder.safetensors --in_channels 4
@@ -21,14 +21,14 @@ from utils.atomic import whole_file
 from utils.errors import run_command
 from utils.optional import import_optional
 
-# Sides of the image that ONNX export traces, all different and not 1, so that no side is taken for another or for
-# constant.
+# Sides of the example image that ONNX export traces. They differ and are not 1, so that the exporter neither confuses
+# two sides nor takes one for a constant.
 EXAMPLE_SIDES = {2: (64, 96), 3: (16, 24, 32)}
 AXES = {2: ("height", "width"), 3: ("x", "y", "z")}
 
 
 def save_safetensors(encoder: nn.Module, path: str | Path) -> None:
-    """The encoder's entries under their own names, which in 2D are also torchvision's and timm's; float32 or int64.
+    """Write the encoder's weights as safetensors, float32 or int64; in 2D torchvision and timm use the same names.
 
     Raises:
         UserError: safetensors is not installed, or the file cannot be written.
@@ -40,22 +40,27 @@ def save_safetensors(encoder: nn.Module, path: str | Path) -> None:
 
 
 class Stages(nn.Module):
-    """An encoder's features as a tuple, shallowest first, without the input, which encoders of 2D put before them."""
+    """Returns an encoder's features as a tuple, shallowest first, without the first ``skip`` entries.
+
+    Args:
+        encoder: maps B C *S to a list of features.
+        skip: 1 for 2D encoders, whose list begins with the input itself, else 0.
+    """
 
     def __init__(self, encoder: nn.Module, skip: int) -> None:
         super().__init__()
         self.encoder, self.skip = encoder, skip
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """B C *S to one B F *s per stage."""
+        """Map B C *S to the features B F *s of each stage."""
         return tuple(self.encoder(image)[self.skip :])
 
 
 def save_onnx(encoder: nn.Module, path: str | Path, *, dim: int) -> None:
-    """The encoder as ONNX, its weights in the same file.
+    """Write the encoder as ONNX, with its weights in the same file.
 
-    Input ``image`` is B C H W or B C X Y Z, B and all sides free; outputs ``stage1``, ``stage2``, ... are the features
-    of the stages, shallowest first.
+    The input ``image`` is B C H W or B C X Y Z; B and all sides are dynamic. The outputs ``stage1``, ``stage2``, ...
+    are the features of the stages, shallowest first.
 
     Raises:
         UserError: onnx or onnxscript is not installed, or the file cannot be written.
@@ -73,14 +78,14 @@ def save_onnx(encoder: nn.Module, path: str | Path, *, dim: int) -> None:
             stages, (example,), dynamo=True, verbose=False, input_names=["image"],
             output_names=[f"stage{i + 1}" for i in range(count)], dynamic_shapes=(dynamic,),
         )  # fmt: skip
-    assert program is not None  # which it is only for the exporter of old
+    assert program is not None  # only the old exporter (dynamo=False) returns None
     with whole_file(path) as file:
         file.write(program.model_proto.SerializeToString())
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on its own insides, which say nothing about the encoder."""
+    """Suppress the exporter's warnings, which concern its own implementation and not the encoder."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -92,18 +97,18 @@ def _quiet() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the encoder that the options ask for."""
+    """Export one encoder, as the command line asks."""
     parser = OneLineParser(
         prog="python -m models.export", description="Write a pre-trained encoder for other programs."
     )
-    parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of ours or of the authors")
+    parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of this program or of the authors")
     parser.add_argument("--dim", type=int, choices=[2, 3], required=True, help="dimensions of the encoder")
     parser.add_argument("--to", choices=["safetensors", "onnx"], required=True, help="format")
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
     parser.add_argument(
-        "--in_channels", type=number(int, 1, 1024), help="channels of the input; as pre-trained if left out"
+        "--in_channels", type=number(int, 1, 1024), help="channels of the input; by default as in the file"
     )
-    parser.add_argument("--norm", choices=NORMS, default=NORMS[0], help="norm of the network in the file")
+    parser.add_argument("--norm", choices=NORMS, default=NORMS[0], help="normalisation of the network in the file")
     options = parser.parse_args(arguments)
     encoder, match = load_encoder_with_match(
         options.weights, options.dim, in_channels=options.in_channels, norm=options.norm

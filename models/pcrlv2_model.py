@@ -1,4 +1,4 @@
-"""The 2D network: the ResNet18 U-Net of segmentation-models-pytorch with a decoder of our own, without skips."""
+"""The 2D network: the ResNet18 U-Net of segmentation-models-pytorch, with a decoder without skip connections."""
 
 from typing import cast
 
@@ -23,7 +23,7 @@ def _unit(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class DecoderBlock(DecoderStage):
-    """A decoder stage: nearest ×2, then two units; its heads as in :class:`DecoderStage`."""
+    """A decoder stage: nearest-neighbour upsampling by 2, then two units; heads as in :class:`DecoderStage`."""
 
     def __init__(self, in_channels: int, out_channels: int, n_class: int) -> None:
         super().__init__(out_channels, interpolation="bilinear")
@@ -53,35 +53,35 @@ class Decoder(nn.Module):
 
 
 def build_unet(*, classes: int, encoder_weights: str | None, in_channels: int = 3, **kwargs: object) -> smp.Unet:
-    """The U-Net of segmentation-models-pytorch with a ResNet18 encoder.
+    """Build the U-Net of segmentation-models-pytorch with a ResNet18 encoder.
 
     Args:
         classes: channels of the output.
-        encoder_weights: ``'imagenet'`` (fetched once from a hub) or None for random weights.
-        in_channels: of the input.
-        kwargs: other arguments of its class.
+        encoder_weights: ``'imagenet'`` (downloaded once from a hub) or None for random weights.
+        in_channels: channels of the input.
+        kwargs: other arguments of ``smp.Unet``.
 
     Raises:
-        UserError: ``encoder_weights`` are asked for and the hub that holds them cannot be reached.
+        UserError: the hub of the ``encoder_weights`` cannot be reached.
     """
     try:
         return smp.Unet("resnet18", in_channels=in_channels, classes=classes, encoder_weights=encoder_weights, **kwargs)
     except Exception as error:
         if encoder_weights is None:
             raise
-        # Whatever the hub's client raises (its classes change between releases), the remedy is the same.
+        # Any exception of the hub's client has the same remedy; its exception classes change between releases.
         raise UserError(
-            f"expected to fetch the {encoder_weights} weights of ResNet18 from their hub, got {type(error).__name__}; "
+            f"expected to download {encoder_weights} weights of ResNet18 from their hub, got {type(error).__name__}; "
             "connect to the network once (they are then kept), or start from random weights with --encoder_weights none"
         ) from error
 
 
 class PCRLv2(nn.Module):
-    """PCRLv2 for images; parameter names and shapes are those of the published program.
+    """PCRLv2 for images; parameters have the names and shapes of the published program.
 
     Args:
         n_class: channels of the restorations.
-        encoder_weights: ``'imagenet'`` (fetched once from a hub) or None for random weights.
+        encoder_weights: ``'imagenet'`` (downloaded once from a hub) or None for random weights.
 
     Raises:
         UserError: the hub cannot be reached.
@@ -98,11 +98,11 @@ class PCRLv2(nn.Module):
         return list(self.model.decoder.blocks)
 
     def forward(self, x: Tensor, restore: bool = True) -> Output:
-        """Embeddings of every decoder stage and, where asked for, every restoration.
+        """Compute the embeddings of every decoder stage and, with ``restore``, all restorations.
 
         Args:
             x: B 3 H W, normalised with ImageNet's mean and standard deviation; H and W multiples of 32.
-            restore: False where only embeddings are needed: ``restoration`` is then None, ``intermediate`` empty.
+            restore: if False, only embeddings are computed: ``restoration`` is None and ``intermediate`` empty.
         """
         features, output = run_stages(self.stages, self.model.encoder(x)[-1], size=x.shape[2:], restore=restore)
         return output._replace(restoration=self.model.segmentation_head(features)) if restore else output

@@ -1,4 +1,4 @@
-"""The 3D network: a U-Net without skip connections, so that the encoder must carry everything."""
+"""The 3D network: a U-Net without skip connections, so that the deepest features must encode the whole volume."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -11,7 +11,7 @@ from models.upsampling import conv_after_transposed
 from utils.errors import UsageError
 from utils.records import Output
 
-# GroupNorm's groups, as published; a head of one channel has one group.
+# Groups of GroupNorm, as published; a head with one channel uses one group.
 GROUPS = 8
 
 
@@ -38,7 +38,7 @@ def _activation(act: str, channels: int) -> nn.Module:
 
 
 class LUConv(nn.Module):
-    """The unit of the network: convolution 3×3×3 → normalisation → activation; B C X Y Z to B C' X Y Z."""
+    """A unit: convolution 3×3×3 → normalisation → activation; B C X Y Z to B C' X Y Z."""
 
     def __init__(self, in_channels: int, out_channels: int, act: str, norm: str) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class LUConv(nn.Module):
         return self.finish(self.conv1(x))
 
     def finish(self, convolved: Tensor) -> Tensor:
-        """What comes after the convolution."""
+        """Apply normalisation and activation, the layers after the convolution."""
         return self.activation(self.bn1(convolved))
 
 
 class DownTransition(nn.Module):
-    """An encoder stage: two units, then the pooled features for the next stage."""
+    """An encoder stage: two units, then maximum pooling for the next stage."""
 
     def __init__(
         self, in_channels: int, mid_channels: int, out_channels: int, *, pool: bool, act: str, norm: str
@@ -67,15 +67,15 @@ class DownTransition(nn.Module):
         self.maxpool: nn.Module = nn.MaxPool3d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """B C X Y Z to (pooled features, features before pooling)."""
+        """Map B C X Y Z to (pooled features, features before pooling)."""
         features = self.ops(x)
-        # A maximum is exact in any type; autocast would have CPUs take it in float32.
+        # A maximum is exact in any type; autocast on CPUs would convert to float32 first.
         with torch.autocast(x.device.type, enabled=False):
             return self.maxpool(features), features
 
 
 class UpTransition(DecoderStage):
-    """A decoder stage: transposed convolution by 2, then two units; its heads as in :class:`DecoderStage`."""
+    """A decoder stage: transposed convolution of stride 2, then two units; heads as in :class:`DecoderStage`."""
 
     def __init__(self, in_channels: int, out_channels: int, *, n_class: int, act: str, norm: str) -> None:
         super().__init__(out_channels, interpolation="trilinear")
@@ -91,7 +91,7 @@ class UpTransition(DecoderStage):
 
 
 class OutputTransition(nn.Module):
-    """The final restoration: convolution 1×1×1 and sigmoid, since CT targets lie in 0..1."""
+    """The final restoration: convolution 1×1×1 and sigmoid, since CT targets are scaled to 0..1."""
 
     def __init__(self, in_channels: int, n_class: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class OutputTransition(nn.Module):
 
 
 class Encoder3d(nn.Module):
-    """The encoder of :class:`PCRLv23d` alone: what downstream tasks keep.
+    """The encoder of :class:`PCRLv23d` alone, for downstream tasks.
 
     Args:
         act: ``'relu'``, ``'prelu'``, ``'elu'`` or ``'sigmoid'``.
@@ -121,7 +121,7 @@ class Encoder3d(nn.Module):
         self.down_tr512 = DownTransition(256, 256, 512, pool=False, act=act, norm=norm)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """B C X Y Z to the features of the four stages, shallowest first; the last is B 512 X/8 Y/8 Z/8."""
+        """Return the features of the four stages of B C X Y Z, shallowest first; the last is B 512 X/8 Y/8 Z/8."""
         features = []
         for stage in (self.down_tr64, self.down_tr128, self.down_tr256, self.down_tr512):
             x, before_pooling = stage(x)
@@ -133,7 +133,7 @@ class Encoder3d(nn.Module):
 
 
 class PCRLv23d(Encoder3d):
-    """PCRLv2 for volumes; parameter names and shapes are those of the published weights.
+    """PCRLv2 for volumes; parameters have the names and shapes of the published weights.
 
     Args:
         n_class: channels of the restorations.
@@ -153,11 +153,11 @@ class PCRLv23d(Encoder3d):
         return [self.up_tr256, self.up_tr128, self.up_tr64]
 
     def forward(self, x: Tensor, restore: bool = True) -> Output:  # type: ignore[override]
-        """Embeddings of every decoder stage and, where asked for, every restoration.
+        """Compute the embeddings of every decoder stage and, with ``restore``, all restorations.
 
         Args:
             x: B C X Y Z, each of X Y Z a multiple of 8.
-            restore: False where only embeddings are needed: ``restoration`` is then None, ``intermediate`` empty.
+            restore: if False, only embeddings are computed: ``restoration`` is None and ``intermediate`` empty.
         """
         features, output = run_stages(self.stages, self.encode(x)[-1], size=x.shape[2:], restore=restore)
         return output._replace(restoration=self.out_tr(features)) if restore else output

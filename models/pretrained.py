@@ -1,6 +1,6 @@
-"""Loading of weights, ours and the authors', into encoders: an encoder gets all of its entries, or there is an error.
+"""Load weights of this program or of the authors into encoders: every entry of an encoder is loaded, or it is an error.
 
-python -m models.pretrained WEIGHTS.pt [--dim 3]    what of a file fits which library's network
+python -m models.pretrained WEIGHTS.pt [--dim 3]    print how many entries match each library's network
 """
 
 import re
@@ -16,22 +16,22 @@ from models.weight_files import bare_name, read_weights
 from utils.arguments import OneLineParser
 from utils.errors import UsageError, UserError, run_command
 
-# Entries of an encoder's stem and stages; all others are a decoder's or a classifier's.
+# Names of the entries of an encoder's stem and stages; all others belong to a decoder or a classifier.
 ENCODER_ENTRY = re.compile(r"(conv|bn|layer|down_tr)\d+\.")
-# Counts that no forward pass uses; files of before PyTorch 0.4.1 have none.
+# A counter that no forward pass uses; files from before PyTorch 0.4.1 do not have it.
 COUNTER = "num_batches_tracked"
 STATISTICS = ("running_mean", "running_var", COUNTER)
 
 
 class Match(NamedTuple):
-    """What of a file went into a network."""
+    """Which entries of a file were loaded into a network."""
 
     matched: int
     expected: int
     missing: tuple[str, ...] = ()
-    """Entries of the network that the file has not: those of a decoder or a classifier, which stay random."""
+    """Entries of the network that are not in the file, of a decoder or a classifier; they stay random."""
     unused: tuple[str, ...] = ()
-    """Entries of the file that the network has not, or has in another shape."""
+    """Entries of the file that the network does not have, or has in another shape."""
 
     def __str__(self) -> str:
         missing = f"; not in the file: {_summary(self.missing)}" if self.missing else ""
@@ -40,19 +40,20 @@ class Match(NamedTuple):
 
 
 def _summary(names: Sequence[str]) -> str:
-    """A few names as they are, many by what they begin with."""
+    """List up to four names in full; of more names, list their first components."""
     few = names if len(names) <= 4 else dict.fromkeys(name.partition(".")[0] for name in names)
     return ", ".join(few)
 
 
 def load_weights(module: nn.Module, path: str | Path) -> Match:
-    """Copy the entries of a ``.pt`` into an encoder, or a network that has one, in place.
+    """Copy the entries of a ``.pt`` file into an encoder, or into a network that contains one, in place.
 
-    The encoder gets every entry from the file. What the network has besides, a decoder or a classifier, gets all of its
-    entries or none. Weights for another number of input channels are adapted, see :func:`models.encoders.adapt_input`.
+    Every entry of the encoder comes from the file. The rest of the network, a decoder or a classifier, is loaded
+    completely or not at all. Weights for another number of input channels are adapted, see
+    :func:`models.encoders.adapt_input`.
 
     Raises:
-        UserError: the file cannot be read; it has not every entry of the encoder, or more of them; nothing was copied.
+        UserError: the file cannot be read, or it lacks entries of the encoder or has more of them. Nothing is copied.
     """
     return _load(module, read_weights(path), path)
 
@@ -74,7 +75,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], path: str | Path) ->
 
 
 def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The file's entries, the first convolution for as many channels as the network has."""
+    """Return the file's entries with the first convolution adapted to the network's input channels."""
     name = first_conv_name(own)
     if name in weights and weights[name].ndim == own[name].ndim:
         return adapt_input(weights, own[name].shape[1])
@@ -84,23 +85,29 @@ def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mappin
 def _require_whole(
     encoder: Sequence[str], own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, where: str
 ) -> None:
-    """A file that leaves some of an encoder random, or holds more of one, is of another network.
+    """Require that a file has all entries of the encoder and no others; otherwise it belongs to another network.
+
+    Args:
+        encoder: names of the encoder's entries.
+        own: all entries of the network by name.
+        weights: entries of the file by name.
+        where: file and network, for the error message.
 
     Raises:
-        UserError: it does.
+        UserError: entries are missing, have another shape, or belong to another encoder.
     """
-    lacking = [name for name in encoder if name not in weights]
+    missing = [name for name in encoder if name not in weights]
     reshaped = [name for name in encoder if name in weights and weights[name].shape != own[name].shape]
     foreign = [name for name in weights if name not in own and _is_foreign(name, own)]
-    if not (lacking or reshaped or foreign):
+    if not (missing or reshaped or foreign):
         return
     shapes = [f"{name} ({_shape(weights[name])}, expected {_shape(own[name])})" for name in reshaped]
-    found = (("missing", lacking), ("of another shape", shapes), ("of another encoder", foreign))
+    found = (("missing", missing), ("of another shape", shapes), ("of another encoder", foreign))
     faults = "; ".join(f"{what}: {_first(names)}" for what, names in found if names)
     hint = "is this the right file, network and number of dimensions?"
-    if not (reshaped or foreign) and all(name.endswith(STATISTICS) for name in lacking):
-        hint = "its network has another norm than BatchNorm, which must be named (--norm)"
-    fit = len(encoder) - len(lacking) - len(reshaped)
+    if not (reshaped or foreign) and all(name.endswith(STATISTICS) for name in missing):
+        hint = "its network has another norm than BatchNorm; name it with --norm"
+    fit = len(encoder) - len(missing) - len(reshaped)
     raise UserError(
         f"{where} expected every entry of its encoder, {fit} of {len(encoder)} fit, of {len(weights)} in the file; "
         f"{faults}; {hint}"
@@ -112,7 +119,7 @@ def _of_encoder(name: str) -> bool:
 
 
 def _is_foreign(name: str, own: Mapping[str, Tensor]) -> bool:
-    """Whether an entry is an encoder's, and not the statistics of a BatchNorm where this one has another norm."""
+    """Return whether an entry belongs to another encoder; BatchNorm statistics do not if ``own`` has another norm."""
     norm, _, kind = name.rpartition(".")
     return _of_encoder(name) and not (kind in STATISTICS and f"{norm}.weight" in own)
 
@@ -127,21 +134,21 @@ def _first(names: Sequence[str], count: int = 3) -> str:
 
 
 def load_encoder(path: str | Path, dim: int, *, in_channels: int | None = None, norm: str = "bn") -> nn.Module:
-    """The encoder with the weights of any ``.pt`` of ours or of the authors.
+    """Load the encoder from any ``.pt`` file of this program or of the authors.
 
     Args:
-        path: the file.
+        path: the weight file.
         dim: 2 for the ResNet18 encoder of segmentation-models-pytorch, 3 for
             :class:`models.pcrlv2_model_3d.Encoder3d`.
-        in_channels: of the input; as many as the file's weights have if left out.
-        norm: that of the network in the file, see :func:`models.encoders.build_encoder`.
+        in_channels: channels of the input; by default as many as the file's weights have.
+        norm: normalisation of the network in the file, see :func:`models.encoders.build_encoder`.
 
     Returns:
-        A module that maps B C *S to the list of its stages' features, every entry of it from the file.
+        A module that maps B C *S to the list of its stages' features; all of its entries come from the file.
 
     Raises:
-        UsageError: ``dim`` is neither 2 nor 3, ``in_channels`` below 1, or there is no such ``norm``.
-        UserError: the file cannot be read, or is of another network.
+        UsageError: ``dim`` is neither 2 nor 3, ``in_channels`` is below 1, or there is no such ``norm``.
+        UserError: the file cannot be read, or belongs to another network.
     """
     return load_encoder_with_match(path, dim, in_channels=in_channels, norm=norm)[0]
 
@@ -149,7 +156,7 @@ def load_encoder(path: str | Path, dim: int, *, in_channels: int | None = None, 
 def load_encoder_with_match(
     path: str | Path, dim: int, *, in_channels: int | None = None, norm: str = "bn"
 ) -> tuple[nn.Module, Match]:
-    """As :func:`load_encoder`, and what of the file went into it."""
+    """Load as :func:`load_encoder`; also return which entries matched."""
     weights = read_weights(path)
     channels = _channels_in(weights, dim) if in_channels is None else in_channels
     encoder = build_encoder(dim, channels, norm)
@@ -157,28 +164,28 @@ def load_encoder_with_match(
 
 
 def _channels_in(weights: Mapping[str, Tensor], dim: int) -> int:
-    """The input channels of the file's first convolution; of another network's file those of pre-training."""
+    """Return the input channels of the file's first convolution, or those of pre-training if the file has none."""
     convs = (weights[name] for name in FIRST_CONVS if name in weights)
     return next((conv.shape[1] for conv in convs if conv.ndim == dim + 2), PRETRAINED_CHANNELS.get(dim, 1))
 
 
 def load_resnet18(path: str | Path, library: str) -> nn.Module:
-    """A library's own ResNet18 with the 2D weights of any ``.pt`` of ours or of the authors.
+    """Load 2D weights from any ``.pt`` file of this program or of the authors into a library's own ResNet18.
 
     Args:
-        path: the file.
-        library: of LIBRARIES. torchvision's and timm's networks have a classifier, ``fc``, which stays random unless
-            the file has one of its shape.
+        path: the weight file.
+        library: a key of LIBRARIES. The networks of torchvision and timm have a classifier, ``fc``, which stays random
+            unless the file has one of the same shape.
 
     Raises:
         UsageError: the library is unknown.
-        UserError: the file cannot be read, or is of another network.
+        UserError: the file cannot be read, or belongs to another network.
     """
     return load_resnet18_with_match(path, library)[0]
 
 
 def load_resnet18_with_match(path: str | Path, library: str) -> tuple[nn.Module, Match]:
-    """As :func:`load_resnet18`, and what of the file went into it."""
+    """Load as :func:`load_resnet18`; also return which entries matched."""
     if library not in LIBRARIES:
         raise UsageError(f"library: expected one of {', '.join(LIBRARIES)}, got {library}")
     network = LIBRARIES[library]()
@@ -194,7 +201,7 @@ def _torchvision() -> nn.Module:
 
 
 def _timm() -> nn.Module:
-    # Brought by segmentation-models-pytorch; slow to import, and nothing else here needs it.
+    # A dependency of segmentation-models-pytorch; imported here because it is slow to import and used only here.
     import timm
 
     return timm.create_model("resnet18")
@@ -204,7 +211,7 @@ LIBRARIES: dict[str, Callable[[], nn.Module]] = {"smp": _smp, "torchvision": _to
 
 
 def matches(path: str | Path, dim: int) -> Iterable[tuple[str, Match]]:
-    """What of a file goes into each library's network."""
+    """Yield which entries of a file match each library's network."""
     if dim == 3:
         yield "Encoder3d", load_encoder_with_match(path, dim, in_channels=PRETRAINED_CHANNELS[3])[1]
         return
@@ -213,11 +220,12 @@ def matches(path: str | Path, dim: int) -> Iterable[tuple[str, Match]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Say what of a file fits."""
+    """Print which entries of a file match each network."""
     parser = OneLineParser(
-        prog="python -m models.pretrained", description="Load weights into each library's network, say what matched."
+        prog="python -m models.pretrained",
+        description="Load weights into each library's network, print what matched.",
     )
-    parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of ours or of the authors")
+    parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of this program or of the authors")
     parser.add_argument("--dim", type=int, choices=[2, 3], default=2, help="dimensions of the encoder")
     options = parser.parse_args(arguments)
     for name, match in matches(options.weights, options.dim):

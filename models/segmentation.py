@@ -1,7 +1,7 @@
-"""Networks of segmentation: a pre-trained encoder, and a decoder that by default also sees its shallower features.
+"""Segmentation networks: a pre-trained encoder and a decoder, by default with skip connections.
 
-Pre-training leaves skip connections out, so that the encoder must carry everything; segmentation puts them back, since
-borders are found in the shallow features.
+Pre-training has no skip connections, so that the deepest features must encode the whole image. Segmentation adds them,
+since the shallow features locate borders best.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from models.pcrlv2_model_3d import LUConv
 from models.pretrained import load_weights
 from utils.errors import UsageError
 
-# Of the 3D encoder's stages, deepest first.
+# Channels of the 3D encoder's stages, deepest first.
 WIDTHS_3D = (512, 256, 128, 64)
 
 
-class Upward2d(nn.Module):
-    """Nearest ×2, then twice convolution → BatchNorm → ReLU; B C H W to B C' 2H 2W."""
+class UpBlock2d(nn.Module):
+    """Nearest-neighbour upsampling by 2, then twice convolution → BatchNorm → ReLU; B C H W to B C' 2H 2W."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Upward2d(nn.Module):
         return self.ops(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class Upward3d(nn.Module):
-    """Transposed convolution by 2, the encoder's features of that size beside it, two units; B C X Y Z to B C' *2S.
+class UpBlock3d(nn.Module):
+    """Transposed convolution of stride 2, concatenated with the skip connection, then two units; B C *S to B C' *2S.
 
     Args:
         in_channels, out_channels: C and C'.
-        skip_channels: of the encoder's features, 0 for none.
+        skip_channels: channels of the encoder's features, 0 without a skip connection.
         norm: as in :class:`models.pcrlv2_model_3d.Encoder3d`.
     """
 
@@ -80,8 +80,8 @@ class Unet2d(Segmenter):
         return self.head(self.decoder(self.encoder(x)))
 
 
-class PlainNet2d(Segmenter):
-    """The ResNet18 encoder and a decoder that sees its deepest features alone."""
+class NoSkipNet2d(Segmenter):
+    """The ResNet18 encoder and a decoder without skip connections."""
 
     multiple = 32
 
@@ -89,7 +89,7 @@ class PlainNet2d(Segmenter):
         super().__init__()
         self.encoder = build_encoder(2, in_channels)
         widths = (FEATURES, *DECODER_CHANNELS)
-        self.decoder = nn.Sequential(*(Upward2d(a, b) for a, b in zip(widths, DECODER_CHANNELS, strict=False)))
+        self.decoder = nn.Sequential(*(UpBlock2d(a, b) for a, b in zip(widths, DECODER_CHANNELS, strict=False)))
         self.head = nn.Conv2d(DECODER_CHANNELS[-1], regions, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class PlainNet2d(Segmenter):
 
 
 class Unet3d(Segmenter):
-    """The 3D encoder and a decoder of its widths, with or without skip connections."""
+    """The 3D encoder and a decoder of the same widths, with or without skip connections."""
 
     multiple = 8
 
@@ -105,15 +105,15 @@ class Unet3d(Segmenter):
         super().__init__()
         self.encoder = build_encoder(3, in_channels, norm)
         self.decoder = nn.ModuleList(
-            Upward3d(a, b, skip_channels=b if skips else 0, norm=norm) for a, b in pairwise(WIDTHS_3D)
+            UpBlock3d(a, b, skip_channels=b if skips else 0, norm=norm) for a, b in pairwise(WIDTHS_3D)
         )
         self.head = nn.Conv3d(WIDTHS_3D[-1], regions, kernel_size=1)
         self.skips = skips
 
     def forward(self, x: Tensor) -> Tensor:
         *shallower, features = self.encoder(x)
-        beside: Sequence[Tensor | None] = shallower[::-1] if self.skips else [None] * len(self.decoder)
-        for stage, skip in zip(self.decoder, beside, strict=True):
+        skips: Sequence[Tensor | None] = shallower[::-1] if self.skips else [None] * len(self.decoder)
+        for stage, skip in zip(self.decoder, skips, strict=True):
             features = stage(features, skip)
         return self.head(features)
 
@@ -122,20 +122,22 @@ def build_segmenter(
     *, dim: int, regions: int, in_channels: int, weights: str | Path | None = None, skips: bool = True,
     norm: str = "bn",
 ) -> Segmenter:  # fmt: skip
-    """A segmentation network on the encoder of any ``.pt`` of ours or of the authors.
+    """Build a segmentation network on the encoder of any ``.pt`` file of this program or of the authors.
 
     Args:
         dim: 2 or 3.
-        regions: outputs, K.
-        in_channels: of the input; the first convolution is repeated over them, see :func:`models.encoders.adapt_input`.
-        weights: the file, or None for random weights from torch's global generator.
-        skips: whether the decoder sees the encoder's shallower features.
-        norm: 3D: ``'bn'`` as pre-trained, ``'gn'`` (8 groups) as published for BraTS, or ``'in'``. Weights of a
-            BatchNorm go into either of the others, without its running statistics; not the other way round.
+        regions: number of outputs, K.
+        in_channels: channels of the input; the first convolution is adapted to them, see
+            :func:`models.encoders.adapt_input`.
+        weights: the weight file, or None for random weights from torch's global generator.
+        skips: whether the decoder has skip connections from the encoder's shallower features.
+        norm: in 3D ``'bn'`` as in pre-training, ``'gn'`` (8 groups) as published for BraTS, or ``'in'``; in 2D
+            ``'bn'``. Weights of a network with BatchNorm can be loaded into the others, without the running
+            statistics; the reverse is refused.
 
     Raises:
-        UsageError: ``dim`` is neither 2 nor 3, ``norm`` none of these, or other than ``'bn'`` in 2D.
-        UserError: the file cannot be read, or is of another network.
+        UsageError: ``dim`` is neither 2 nor 3, or there is no such ``norm``.
+        UserError: the file cannot be read, or belongs to another network.
     """
     model: Segmenter
     if dim == 3:
@@ -143,7 +145,7 @@ def build_segmenter(
     elif dim != 2 or norm != "bn":
         raise UsageError(f"expected dim 3, or dim 2 with the norm 'bn', got dim {dim} with {norm!r}")
     else:
-        model = Unet2d(regions, in_channels) if skips else PlainNet2d(regions, in_channels)
+        model = Unet2d(regions, in_channels) if skips else NoSkipNet2d(regions, in_channels)
     if weights is not None:
         load_weights(model.encoder, weights)
     return model

@@ -1,4 +1,4 @@
-"""What every decoder stage of PCRLv2 gives besides its features, in 2D and in 3D alike.
+"""The three heads of a decoder stage of PCRLv2, the same in 2D and in 3D.
 
 A stage's features become a *projection* and a *prediction* (the siamese comparison of semantics, paper section 3.2)
 and an *intermediate restoration* (the multi-scale restoration of pixels, section 3.1).
@@ -19,8 +19,8 @@ class DecoderStage(nn.Module):
     published state dict.
 
     Args:
-        channels: features of the stage, F.
-        interpolation: how the intermediate restoration is brought to input size, ``'bilinear'`` or ``'trilinear'``.
+        channels: channels of the stage's features, F.
+        interpolation: mode that resizes the intermediate restoration to input size, ``'bilinear'`` or ``'trilinear'``.
     """
 
     deep_supervision_head: nn.Module
@@ -37,16 +37,16 @@ class DecoderStage(nn.Module):
         )
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features of the stage before, B C' *S', to this one's, B F *2S'."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it decodes")
+        """Compute this stage's features, B F *2S', from those of the previous stage, B C' *S'."""
+        raise NotImplementedError(f"{type(self).__name__} must implement decode()")
 
     def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, B F *S', to (projection, prediction), each B F."""
+        """Compute (projection, prediction), each B F, from features B F *S'."""
         projection = self.bn(features.flatten(2).mean(dim=2))
         return projection, self.predictor_head(projection)
 
     def restore(self, features: Tensor, size: Iterable[int]) -> Tensor:
-        """Features, B F *S', to the intermediate restoration at ``size``, B C *S."""
+        """Compute the intermediate restoration at ``size``, B C *S, from features B F *S'."""
         image = self.deep_supervision_head(features)
         size = tuple(size)
         if image.shape[2:] == size:

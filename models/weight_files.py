@@ -1,4 +1,4 @@
-"""Files of weights, ours, the authors' and other programs', as entries by the names that an encoder gives them."""
+"""Read weight files of this program, of the authors and of other programs; entries get the encoder's own names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +10,17 @@ from torch import Tensor
 from utils.checkpoints import find_absurd, read_checkpoint
 from utils.errors import UserError
 
-# Where training programs put the weights in their checkpoints; one may lie in another.
+# Keys under which training programs store the weights; they may be nested.
 CONTAINERS = ("state_dict", "model_state_dict", "model")
-# What DataParallel, torch.compile and networks around an encoder put before its names, in any order.
+# Prefixes that DataParallel, torch.compile and networks around an encoder add to its names, in any order.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, prefixes of what was around the encoder taken off.
+    """Read the tensors of a checkpoint by name, without the prefixes of wrappers around the encoder.
 
     Raises:
-        UserError: the file cannot be read, holds other objects or no tensors, two entries come to the same name, or a
+        UserError: the file cannot be read, contains other objects or no tensors, two entries have the same name, or a
             value is not finite or absurdly large.
     """
     entries = _entries(read_checkpoint(path), path)
@@ -43,7 +43,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _entries(content: Mapping[Any, Any], path: str | Path) -> Mapping[Any, Any]:
-    """The dict of weights inside a checkpoint, which may be the checkpoint itself."""
+    """Return the dict of weights inside a checkpoint, or the checkpoint itself."""
     while container := next((name for name in CONTAINERS if name in content), None):
         inner = content[container]
         if not isinstance(inner, Mapping):
@@ -53,7 +53,7 @@ def _entries(content: Mapping[Any, Any], path: str | Path) -> Mapping[Any, Any]:
 
 
 def bare_name(name: str) -> str:
-    """The name of an entry without the prefixes of what was around the encoder."""
+    """Return the name of an entry without the prefixes of wrappers around the encoder."""
     while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
         name = name.removeprefix(prefix)
     return name
