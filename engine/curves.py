@@ -1,4 +1,4 @@
-"""Curves of a run, one small plot a number, drawn from ``metrics.jsonl`` into ``curves.png`` beside the weights."""
+"""Draws ``curves.png`` from ``metrics.jsonl``: one small plot for each number that a run records."""
 
 import importlib
 import math
@@ -11,7 +11,7 @@ from utils.atomic import whole_file
 from utils.optional import import_for_picture
 
 FILE = "curves.png"
-# In metrics.jsonl, but no curve: the axis, counts that are nearly always 0, and β, which follows from the epoch.
+# Not plotted: the axis, values that are nearly always 0, and β, which is a function of the epoch.
 LEFT_OUT = ("epoch", "beta", "data_wait_share", "skipped_steps", "bad_samples")
 TITLES = {"projection_spread": "spread of projections", "samples_per_second": "samples a second"}
 COLUMNS = 4
@@ -19,7 +19,7 @@ PANEL = (3.0, 2.2)  # inches
 
 
 def series_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """(epochs, values) of every number in the lines of ``metrics.jsonl``, those that are not finite left out."""
+    """(epochs, values) of every number in the lines of ``metrics.jsonl``, without values that are not finite."""
     series: dict[str, tuple[list[int], list[float]]] = {}
     for line in lines:
         for name, value in line.items():
@@ -31,8 +31,8 @@ def series_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], 
 
 
 def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any | None:
-    """A matplotlib Figure with one plot for each number, None without matplotlib; its global state is not touched."""
-    # Loaded where it is needed, since runs do without it.
+    """A matplotlib Figure with one plot for each number, None without matplotlib; pyplot's global state is not used."""
+    # Imported here, since matplotlib is optional.
     figures = import_for_picture("matplotlib.figure", FILE)
     if figures is None:
         return None
@@ -42,7 +42,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any | None:
     figure = figures.Figure(figsize=(COLUMNS * PANEL[0], rows * PANEL[1]), dpi=100, layout="constrained")
     panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for panel, (name, (epochs, values)) in zip(panels, series.items(), strict=False):
-        # A run's first epoch is a single point, which a line alone would not show.
+        # Markers, since a line does not show a single point.
         panel.plot(epochs, values, marker="o" if len(epochs) < 20 else "", markersize=3)
         panel.set_title(TITLES.get(name, name.replace("_", " ")), fontsize=10)
         panel.set_xlabel("epoch", fontsize=8)
@@ -55,7 +55,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> Any | None:
 
 
 def write_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    """Draw the curves into a PNG; False, and a line on stderr, without matplotlib.
+    """Draw the curves into a PNG; without matplotlib print a line on stderr and return False.
 
     Raises:
         UserError: the file cannot be written.
@@ -71,7 +71,7 @@ def write_curves(lines: Sequence[Mapping[str, Any]], path: Path) -> bool:
 
 
 class CurvePictures:
-    """Writes ``curves.png`` every few epochs and at the last; without matplotlib it says so once and does nothing."""
+    """Writes ``curves.png`` every ``every`` epochs and after the last; without matplotlib prints one line instead."""
 
     def __init__(self, recorder: Recorder, *, every: int, epochs: int) -> None:
         self.recorder, self.every, self.epochs = recorder, every, epochs

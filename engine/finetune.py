@@ -1,4 +1,4 @@
-"""Fine-tuning as a task of the loop: one loss a step, and after every epoch a look at the validation part."""
+"""Fine-tuning as a task of the loop: one loss a step, and after every epoch the loss on the validation split."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,29 +19,29 @@ HALVED_EVERY = 50  # epochs
 
 
 class ForwardStep(nn.Module):
-    """The network under autocast, with its output in float32 or wider: what DataParallel replicates and DDP wraps."""
+    """Runs the network under autocast and returns float32 or wider; this module is replicated or distributed."""
 
     def __init__(self, model: nn.Module, precision: Precision, memory_format: torch.memory_format) -> None:
         super().__init__()
         self.model, self.precision, self.memory_format = model, precision, memory_format
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs, B C *S, to outputs."""
+        """Outputs of the network for inputs B C *S."""
         with self.precision.autocast():
             return at_least_float32(self.model(x.contiguous(memory_format=self.memory_format)))
 
 
 class FinetuneTask:
-    """Fine-tuning, as the loop sees it, and the best weights so far.
+    """Fine-tuning as a task of the loop; keeps the weights with the lowest validation loss.
 
     Args:
-        module: a :class:`ForwardStep`, maybe replicated or distributed.
-        make_inputs: raw batch and generator to (inputs, labels), with random augmentation.
-        loss: (outputs, labels) to the scalar to minimise.
-        validate: after every epoch, to numbers to record, of which ``valid_loss`` decides which epoch is the best.
-        lr: learning rate of the first 50 epochs.
-        seed, rank: what randomness is a function of, beside epoch and step.
-        best_file: where the best weights go, None for the processes that must not write.
+        module: a :class:`ForwardStep`, which may be replicated or distributed.
+        make_inputs: (raw batch, generator) to (inputs B C *S, labels), with random augmentation, on the batch's device.
+        loss: (outputs, labels) to the 0-dim loss.
+        validate: called after every epoch; returns the numbers to record. The lowest ``valid_loss`` is the best epoch.
+        lr: learning rate of the first 50 epochs; it is halved every 50 epochs.
+        seed, rank: with epoch and step, determine every random draw.
+        best_file: file of the best weights; None in processes that must not write.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class FinetuneTask:
             return self.make_inputs(raw, generator)
 
     def forward_only(self, raw: Any) -> None:
-        """The pass of a step over one replica's share of a batch, for nothing but to see what it computes."""
+        """The forward pass of a step over one replica's share of a batch, for the check of half precision."""
         inputs, _ = self.inputs(raw, 0, 0)
         unwrapped(self.module)(inputs.chunk(len(replica_devices(self.module)) or 1)[0])
 
     def step(self, raw: Any, epoch: int, step: int) -> StepOutput:
-        """One batch to the loss."""
+        """The loss of one batch, on the device."""
         inputs, labels = self.inputs(raw, epoch, step)
         total = self.loss(self.module(inputs), labels)
         return StepOutput(total, {"total": total.detach()})
 
     def epoch_numbers(self, epoch: int) -> dict[str, float]:
         """Validate, and keep the weights when they are the best so far."""
-        # Each process's BatchNorm has followed its own samples since the last step; all judge what will be kept.
+        # Running statistics differ between processes; all evaluate the main process's, which are saved.
         broadcast_(self._model().buffers())
         numbers = self.validate(self.module)
         if numbers["valid_loss"] < self.best_loss:
@@ -92,7 +92,7 @@ class FinetuneTask:
         return {**numbers, "best_epoch": self.best_epoch}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to choose as an unbroken one does."""
+        """The best epoch so far, so that a resumed run selects the same one."""
         return {"best_epoch": self.best_epoch, "best_loss": self.best_loss, "best_weights": self.best_weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class FinetuneTask:
         self.best_weights = state["best_weights"]
 
     def use_best(self) -> None:
-        """Put the best weights into the network.
+        """Load the best weights into the network.
 
         Raises:
             UserError: no epoch had a finite validation loss.

@@ -1,4 +1,4 @@
-"""Running means of a step's numbers, kept on the device until they are read."""
+"""Running means of the numbers of steps, kept on the device until they are read."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,19 @@ from utils.distributed import all_reduce_mean_
 
 
 def mean_over_processes(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Means over all processes, so that the state of a run, which one of them writes, holds what all have counted."""
+    """Means over all processes, on the device, so that the state that the main process saves is that of all."""
     values = all_reduce_mean_(torch.stack([n.double() for n in numbers.values()]))
     return dict(zip(numbers, values.unbind(), strict=True))
 
 
 class Meter:
-    """Means over the good steps since the last reset; a number that is not finite is left out of its own mean.
+    """Means over the good steps since the last reset. Values that are not finite are left out of the mean.
+
+    Sums and counts are float64 on the device.
 
     Args:
-        device: where the numbers are.
-        maxima: the numbers whose largest value is read as well, as ``NAME_max``.
+        device: of the numbers.
+        maxima: names of the numbers whose largest value is returned as well, as ``NAME_max``.
     """
 
     def __init__(self, device: torch.device, *, maxima: Sequence[str] = ()) -> None:
@@ -33,7 +35,12 @@ class Meter:
         self.steps = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def add(self, numbers: dict[str, Tensor], bad: Tensor) -> None:
-        """Count a step's numbers in, unless it was bad. Does not synchronise with the host."""
+        """Add the numbers of a step, unless it was bad. Does not synchronise with the host.
+
+        Args:
+            numbers: 0-dim tensors by name, on the device; the same names in every step.
+            bad: 0-dim float, 1 for a bad step, else 0.
+        """
         values = torch.stack([n.double() for n in numbers.values()])
         if not self.names:
             self.names, self.sums, self.counts = list(numbers), torch.zeros_like(values), torch.zeros_like(values)
@@ -45,7 +52,7 @@ class Meter:
         self.steps = self.steps + torch.stack([1 - bad, bad])
 
     def read(self) -> dict[str, float | None]:
-        """The means and maxima; None of a number that no good step had. Synchronises with the host."""
+        """The means and maxima; None for a number without a finite value in a good step. Synchronises with the host."""
         means, largest = torch.stack([self.sums / self.counts, self.largest]).tolist()
         numbers = dict(zip(self.names, means, strict=True))
         maxima = {f"{n}_max": v for n, v in zip(self.names, largest, strict=True) if n in self.maxima}

@@ -1,4 +1,4 @@
-"""One module on several devices: DataParallel within a process, DistributedDataParallel between processes."""
+"""Puts a module on its devices: DataParallel within a process, DistributedDataParallel between processes."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from utils.world import World
 
 
 def check_batch(batch_size: int, *, replicas: int) -> None:
-    """Every replica's BatchNorm needs two samples.
+    """Check that every replica gets at least two samples, which BatchNorm needs.
 
     Raises:
-        UsageError: ``batch_size`` gives some replica fewer.
+        UsageError: ``batch_size`` is too small for the number of replicas.
     """
     if batch_size < 2 * replicas:
         raise UsageError(
@@ -26,14 +26,14 @@ def check_batch(batch_size: int, *, replicas: int) -> None:
 def parallelize(
     module: nn.Module, devices: Sequence[torch.device], world: World, *, uses_all: bool = False
 ) -> nn.Module:
-    """The module on its device, replicated or distributed as the run asks for.
+    """The module on its device, replicated over several devices or distributed over several processes.
 
     Args:
         module: any.
-        devices: of this process, the one that holds the parameters first.
-        world: this process's place.
-        uses_all: whether every step gives every parameter a gradient. DDP must be told of heads that a step does not
-            draw, and warns where it looks for them in vain.
+        devices: of this process; the first holds the parameters.
+        world: rank of this process and number of processes.
+        uses_all: whether every step gives every parameter a gradient. If not, DDP must search for unused parameters;
+            if so, it would warn about a needless search.
     """
     module = module.to(devices[0])
     if world.size > 1:

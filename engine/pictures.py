@@ -1,4 +1,4 @@
-"""Pictures of what the network restores: target, input, and the restoration at every stage."""
+"""Pictures of the restoration: input, target, and the network's restoration at every stage."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +12,18 @@ from engine.recorder import Recorder
 from utils.records import Output, Views
 
 SAMPLES = 4
-BATCH = 16  # images that are restored at once, so that BatchNorm has enough to go by
-SMALLEST = 128  # pixels, side of a picture; smaller ones are enlarged
+BATCH = 16  # images restored together, enough for BatchNorm's statistics
+SMALLEST = 128  # pixels, side of a picture; smaller pictures are enlarged
 
 
 def middle_slice(images: Tensor) -> Tensor:
-    """B C *S to grey B 1 H W: the first channel, of a volume its middle slice in z (rows are y, columns x)."""
+    """The first channel, B 1 H W, of images B C *S; of volumes the middle slice in z (rows are y, columns are x)."""
     grey = images[:, :1].float()
     return grey[..., grey.shape[-1] // 2].transpose(2, 3) if grey.dim() == 5 else grey
 
 
 def to_unit_range(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Grey values of B 1 H W brought to 0..1 by each sample's own ``low`` and ``high``."""
+    """Grey values, B 1 H W, rescaled from each sample's ``low``..``high`` to 0..1 and clipped."""
     return ((images - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
 
@@ -34,9 +34,9 @@ def extremes(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def restoration_grid(model: nn.Module, views: Views) -> Tensor:
-    """One row a sample: input, target, final restoration, then the intermediate ones from deepest to shallowest.
+    """One row for each sample: input, target, final restoration, intermediate restorations from deepest to shallowest.
 
-    Restorations are shown in the grey range of their target, the input in its own, since it is normalised otherwise.
+    Restorations have the grey range of their target. The input has its own range, since its normalisation differs.
 
     Returns:
         A picture, 3 H W in 0..1.
@@ -55,9 +55,10 @@ def restoration_grid(model: nn.Module, views: Views) -> Tensor:
 
 @torch.no_grad()
 def forward_in_training_mode(model: nn.Module, images: Tensor) -> Output:
-    """What the loss sees: BatchNorm uses the batch's own statistics, and its running ones are left as they were.
+    """The output in training mode, as the loss gets it: BatchNorm uses the statistics of the batch.
 
-    The running ones follow the weights with a delay, which in the first epochs shows restorations that nobody trained.
+    Running statistics lag behind the weights, and in the first epochs would give restorations unlike those in the loss.
+    They are not changed.
     """
     buffers = [buffer.clone() for buffer in model.buffers()]
     was_training = model.training
@@ -69,7 +70,7 @@ def forward_in_training_mode(model: nn.Module, images: Tensor) -> Output:
 
 
 class RestorationPictures:
-    """Puts the restorations of an epoch's last batch into TensorBoard, every few epochs and at the last."""
+    """Records the restorations of an epoch's last batch, every ``every`` epochs and after the last."""
 
     def __init__(
         self, model: nn.Module, make_views: Callable[[Any, int], Views], recorder: Recorder, *, every: int, epochs: int

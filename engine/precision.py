@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 (AVX-512 BF16, AMX or Arm's)."""
+    """Whether this CPU has bf16 multiplication (AVX-512 BF16, AMX or Arm's)."""
     return any("bf16" in name and has is True for name, has in torch.cpu.get_capabilities().items())
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How the forward pass computes, and how a loss is scaled."""
+    """The number format of the forward pass, and the loss scaler."""
 
     device: torch.device
     dtype: torch.dtype
@@ -25,12 +25,12 @@ class Precision:
     def choose(cls, device: torch.device, *, amp: bool, verbose: bool = True) -> "Precision":
         """float32 without ``amp``; with it bf16, else fp16 on a GPU.
 
-        A CPU without bf16 stays with float32, since half precision is emulated there, hundreds of times slower.
+        A CPU without bf16 uses float32, since half precision is emulated there and hundreds of times slower.
 
         Args:
-            device: where the network is.
-            amp: whether mixed precision is asked for.
-            verbose: whether a line says that it is not to be had; one of several processes does.
+            device: of the network.
+            amp: whether mixed precision was requested.
+            verbose: whether to print a line when it is not available; True in one process only.
         """
         dtype = torch.float32
         if amp and device.type == "cuda":

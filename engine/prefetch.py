@@ -1,4 +1,4 @@
-"""Batches on the device, copied while the step before is computed."""
+"""Copies each batch to the device during the step before."""
 
 import time
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from utils.devices import to_device
 
 
 class Fetched(NamedTuple):
-    """A batch on the device, and the seconds that were spent waiting for it."""
+    """A batch on the device, and the seconds spent waiting for the loader."""
 
     batch: Any
     waited: float
 
 
 def prefetch(batches: Iterator[Any], device: torch.device) -> Iterator[Fetched]:
-    """Yield batches on ``device``, one copy ahead of the consumer.
+    """Yield batches on ``device``.
 
-    On a GPU the copy runs on a stream of its own, beside the computation of the step before.
+    On a GPU the next batch is copied on a separate stream while the current step is computed.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 

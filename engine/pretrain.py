@@ -21,16 +21,16 @@ class MakeViews(Protocol):
 
 
 class StepResult(NamedTuple):
-    """Loss terms and the collapse gauge, each of shape (1,), so that replicas' results gather."""
+    """Loss terms and the spread of the projections (0 when collapsed), each of shape (1,), for DataParallel."""
 
     terms: LossTerms
     spread: Tensor
 
 
 class PretrainStep(nn.Module):
-    """Runs the three passes of one step and computes the loss: what DataParallel replicates and DDP wraps.
+    """Runs the three passes of one step and computes the loss; this module is replicated or distributed.
 
-    One call a step: separate forwards under DistributedDataParallel, with heads that some steps don't use, would fail.
+    One call a step, since several forward passes under DistributedDataParallel fail when some heads are not used.
     """
 
     def __init__(self, model: nn.Module, precision: Precision, memory_format: torch.memory_format) -> None:
@@ -40,7 +40,7 @@ class PretrainStep(nn.Module):
         self.memory_format = memory_format
 
     def run_model(self, x: Tensor, *, restore: bool) -> Output:
-        """One pass, B C *S, with its results in float32 or wider."""
+        """The output for images B C *S, in float32 or wider."""
         with self.precision.autocast():
             output = self.model(x.contiguous(memory_format=self.memory_format), restore=restore)
         return Output(
@@ -50,7 +50,7 @@ class PretrainStep(nn.Module):
         )
 
     def forward(self, views: Views, stages: list[int], beta: float) -> StepResult:
-        """Views to loss terms; all local views go through the network as one batch, view 0 first."""
+        """Loss terms of the views; all local views are one batch of V·B samples, view 0 first."""
         view1 = self.run_model(views.global1, restore=True)
         view2 = self.run_model(views.global2, restore=False)
         local = self.run_model(views.local.transpose(0, 1).flatten(0, 1), restore=False)
@@ -59,15 +59,15 @@ class PretrainStep(nn.Module):
 
 
 class PretrainTask:
-    """Pre-training, as the loop sees it.
+    """Pre-training as a task of the loop.
 
     Args:
-        step_module: a :class:`PretrainStep`, maybe replicated or distributed.
-        make_views: raw batch and generator to :class:`Views`.
+        step_module: a :class:`PretrainStep`, which may be replicated or distributed.
+        make_views: (raw batch, generator) to :class:`Views`, on the batch's device.
         n_stages: decoder stages of the model.
         epochs, peak_lr: of the learning rate schedule.
-        seed, rank: what randomness is a function of, beside epoch and step.
-        probe: after every epoch, to numbers to record beside the loss terms; None for none.
+        seed, rank: with epoch and step, determine every random draw.
+        probe: called after every epoch with its number; returns further numbers to record.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PretrainTask:
         return learning_rate(epoch, self.epochs, self.peak_lr)
 
     def epoch_numbers(self, epoch: int) -> dict[str, float]:
-        """What is worth recording of an epoch beside the loss terms."""
+        """The numbers to record of an epoch besides the loss terms."""
         return {"beta": restoration_weight(epoch), **(self.probe(epoch) if self.probe else {})}
 
     def views(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> Views:
@@ -93,15 +93,15 @@ class PretrainTask:
             return self.make_views(raw, generator)
 
     def forward_only(self, raw: tuple[Tensor, ...]) -> None:
-        """The passes of a step over one replica's share of a batch, for nothing but to see what they compute."""
+        """The forward passes of a step over one replica's share of a batch, for the check of half precision."""
         replicas = len(replica_devices(self.module)) or 1
         views = Views(*(field.chunk(replicas)[0] for field in self.views(raw, 0, 0)))
         unwrapped(self.module)(views, [0] * (1 + 2 * views.local.shape[1]), restoration_weight(0))
 
     def step(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> StepOutput:
-        """One batch to the total to minimise; the stage draws are the same on every rank.
+        """The loss of one batch, on the device; the stage draws are the same on every rank.
 
-        In 3D the data have as many local views as whoever made the crops gave them.
+        In 3D the number of local views is that of the crop files.
         """
         views = self.views(raw, epoch, step)
         n_local = views.local.shape[1]

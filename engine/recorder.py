@@ -1,4 +1,4 @@
-"""What a run says of itself: progress on stderr, TensorBoard, ``metrics.jsonl`` and ``run.json``."""
+"""Records of a run: progress on stderr, TensorBoard, ``metrics.jsonl`` and ``run.json``."""
 
 import json
 import math
@@ -20,12 +20,12 @@ METRICS, RUN, TENSORBOARD = "metrics.jsonl", "run.json", "tensorboard"
 
 
 class Recorder:
-    """Records for the main process; silent for every other. As a context it is closed, however the block ends.
+    """Writes the records in the main process and nothing in the others. A context manager that closes them.
 
     Args:
         output: the run's folder.
-        about: what ``run.json`` says of the run: options, versions, lists.
-        active: False for all processes but the main one.
+        about: content of ``run.json``: options, versions, lists.
+        active: whether this is the main process.
     """
 
     def __init__(self, output: Path, *, about: Mapping[str, Any], active: bool = True) -> None:
@@ -35,7 +35,15 @@ class Recorder:
         self.progress = RunProgress(active=active)
 
     def start(self, *, epoch: int, step: int) -> None:
-        """Open the records; of a run that is resumed, lines that will be written again are taken out first."""
+        """Open the records; of a resumed run, remove the epochs that will be recorded again.
+
+        Args:
+            epoch: the first epoch of this process.
+            step: the first step of this process, counted from the first epoch of the run.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
         if not self.active:
             return
         try:
@@ -55,7 +63,7 @@ class Recorder:
         for text in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
                 line = json.loads(text)
-            except ValueError:  # a line that a kill cut short belongs to an epoch that will be run again
+            except ValueError:  # cut short by a kill; its epoch will be trained again
                 break
             if not isinstance(line, dict) or not isinstance(line.get("epoch"), int):
                 break
@@ -63,7 +71,7 @@ class Recorder:
         return lines
 
     def update_run(self, **facts: Any) -> None:
-        """Write facts into ``run.json``."""
+        """Add or replace entries of ``run.json``."""
         self.about.update(facts)
         if self.active:
             with whole_file(self.output / RUN, "w") as file:
@@ -71,13 +79,13 @@ class Recorder:
                 file.write("\n")
 
     def scalars(self, group: str, numbers: Mapping[str, float | None], step: int) -> None:
-        """Finite numbers into TensorBoard under ``group/``, those named ``GROUP/NAME`` as they are."""
+        """Write finite numbers to TensorBoard as ``group/NAME``; a name that contains a slash is not changed."""
         if self.tensorboard is not None:
             named = {name if "/" in name else f"{group}/{name}": value for name, value in numbers.items()}
             self.tensorboard.scalars({n: v for n, v in named.items() if v is not None and math.isfinite(v)}, step)
 
     def end_epoch(self, numbers: Mapping[str, Any], epoch: int) -> None:
-        """One line into ``metrics.jsonl``, where null is what is no finite number, into TensorBoard, and on stderr."""
+        """Record an epoch in ``metrics.jsonl`` (null for values that are not finite), in TensorBoard and on stderr."""
         self.progress.end_epoch()
         if not self.active:
             return
@@ -92,14 +100,14 @@ class Recorder:
         say(f"epoch {epoch}: " + "  ".join(f"{name} {format_number(value)}" for name, value in plain.items()))
 
     def image(self, name: str, picture: Tensor, epoch: int) -> None:
-        """A picture, 3 H W in 0..1, into TensorBoard, and the latest of its name into ``NAME.png``."""
+        """Write a picture, 3 H W in 0..1, to TensorBoard and to ``NAME.png``, which holds the latest one."""
         if self.tensorboard is not None:
             self.tensorboard.image(name, picture, epoch)
             with whole_file(self.output / f"{name}.png") as file:
                 to_pil_image(picture).save(file, format="PNG")
 
     def close(self) -> None:
-        """Flush everything."""
+        """Close the bar and TensorBoard's file."""
         self.progress.end_epoch()
         if self.tensorboard is not None:
             self.tensorboard.close()

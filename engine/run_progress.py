@@ -1,4 +1,4 @@
-"""How far a run has come: a bar an epoch on a terminal; elsewhere a line at the first step and about every minute."""
+"""Progress of a run: on a terminal a bar for each epoch, elsewhere a line at the first step and about every minute."""
 
 import time
 from collections.abc import Mapping
@@ -7,33 +7,33 @@ from tqdm import tqdm
 
 from utils.progress import LINE_SECONDS, duration, on_terminal, say
 
-# What a bar has room for, and how it is called there.
+# The numbers shown in a bar, with shorter names.
 SHOWN = {"total": "total", "learning_rate": "lr", "projection_spread": "spread"}
 
 
 class RunProgress:
-    """Bars or lines on stderr.
+    """Prints bars or lines on stderr.
 
-    Losses are those that were read last: nothing here waits for the device.
+    The losses are those read last: nothing here synchronises with the device.
 
     Args:
-        active: False for all processes but the main one, which say nothing.
+        active: whether this is the main process; the others print nothing.
     """
 
     def __init__(self, *, active: bool) -> None:
         self.active, self.bar = active, None  # type: bool, tqdm | None
         self.losses: dict[str, float | None] = {}
         self.printed_at: float | None = None
-        # Steps of this process, and when the first of them, which starts workers and compiles, was done.
+        # Steps of this process, and when the first one ended, which includes the start of workers and compilation.
         self.steps_done, self.first_done = 0, 0.0
 
     @property
     def wants_losses(self) -> bool:
-        """Whether the line of the first step is still to come, for which the losses should be read."""
+        """Whether the line of the first step, which needs the losses, is not printed yet."""
         return self.active and self.printed_at is None and not on_terminal()
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, first_step: int, batch_size: int) -> None:
-        """An epoch from ``first_step`` on."""
+        """Start an epoch at ``first_step``; ``batch_size`` counts samples over all processes."""
         self.epoch, self.epochs, self.steps, self.step, self.batch_size = epoch, epochs, steps, first_step, batch_size
         self.window_started, self.window_steps = time.monotonic(), 0
         if self.active and on_terminal():
@@ -41,13 +41,13 @@ class RunProgress:
             self.bar = tqdm(total=steps, initial=first_step, desc=name, unit="step", dynamic_ncols=True)
 
     def show(self, losses: Mapping[str, float | None]) -> None:
-        """Losses that were read back."""
+        """Set the losses to display."""
         self.losses = dict(losses)
         if self.bar is not None:
             self.bar.set_postfix({s: format_number(losses[name]) for name, s in SHOWN.items() if name in losses})
 
     def advance(self) -> None:
-        """One step done."""
+        """Count one finished step, and print a line when it is due."""
         now = time.monotonic()
         self.step, self.steps_done, self.window_steps = self.step + 1, self.steps_done + 1, self.window_steps + 1
         if self.steps_done == 1:
@@ -69,19 +69,19 @@ class RunProgress:
         return f"{place}: {shown}  left {duration(self._seconds_left(now))}"
 
     def _seconds_left(self, now: float) -> float:
-        """Of the whole run, at the pace of this process so far, with all that was done between its epochs."""
+        """Time left of the whole run, at the average speed of this process so far, pauses between epochs included."""
         seconds, steps = now - self.first_done, self.steps_done - 1
         if not steps:
             seconds, steps = now - self.window_started, 1
         return seconds / steps * ((self.epochs - self.epoch) * self.steps + self.steps - self.step)
 
     def end_epoch(self) -> None:
-        """The epoch's bar stays as it is."""
+        """Close the bar of the epoch; it stays on the screen."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
 
 def format_number(number: float | None) -> str:
-    """Four digits; ``none`` for what is not there."""
+    """A number with four digits, or ``none``."""
     return "none" if number is None else f"{number:.4g}"

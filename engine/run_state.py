@@ -1,4 +1,4 @@
-"""The state of a run on disk: everything that an exact resume needs, the last one and the one before it."""
+"""Saves and loads the state of a run, which an exact resume needs: the last state and the one before it."""
 
 import os
 import shutil
@@ -17,20 +17,20 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 class Position(NamedTuple):
-    """Where a run stands: the next step to take."""
+    """The next step of a run."""
 
     epoch: int = 0
     step: int = 0
 
 
 class RunState:
-    """Saves and finds the state of a run.
+    """Saves and loads the state of a run.
 
     Args:
-        folder: where the states lie, ``OUTPUT/state``.
-        fixed: what must not change between a run and its resumption, by option name.
-        save_minutes: how often a state is saved within an epoch.
-        is_main: False for the processes that must not write (all but rank 0).
+        folder: of the states, ``OUTPUT/state``.
+        fixed: values that must not change when a run is resumed, by option name.
+        save_minutes: minutes between two saves within an epoch.
+        is_main: whether this process writes (rank 0 only).
     """
 
     def __init__(self, folder: Path, *, fixed: Mapping[str, Any], save_minutes: float, is_main: bool = True) -> None:
@@ -43,10 +43,10 @@ class RunState:
         return self.is_main and time.monotonic() - self.saved_at >= self.save_seconds
 
     def save(self, position: Position, content: Mapping[str, Any]) -> None:
-        """Write the state whole; the one before it stays as ``previous.pt``.
+        """Write ``last.pt`` atomically; the state before it becomes ``previous.pt``.
 
         Raises:
-            UserError: the folder cannot be written, or the disk is full; the states that were there still are.
+            UserError: the folder cannot be written, or the disk is full; existing states are not changed.
         """
         self.saved_at = time.monotonic()
         if not self.is_main:
@@ -61,13 +61,13 @@ class RunState:
             torch.save(on_cpu(state), file)
 
     def find(self, resume: str | None) -> dict[str, Any] | None:
-        """The state to go on from, or None for a fresh start.
+        """The state to resume from, on the CPU, or None for a new run.
 
         Args:
-            resume: ``'auto'`` for the newest readable state of this folder, if any; a path; or None.
+            resume: ``'auto'``: the newest readable state of this folder, if there is one; or a path; or None.
 
         Raises:
-            UsageError: an option differs from the run to resume; or the folder holds a run and ``resume`` is None.
+            UsageError: an option differs from the run to resume; or ``resume`` is None and the folder holds a run.
             UserError: the named state cannot be read.
         """
         found = [path for path in (self.folder / LAST, self.folder / PREVIOUS) if path.exists()]
@@ -75,7 +75,7 @@ class RunState:
             if found:
                 raise UsageError(
                     f"--output: {self.folder.parent} holds a run already; "
-                    "go on with it by --resume auto, or name another folder"
+                    "resume it with --resume auto, or give another folder"
                 )
             return None
         if resume != "auto":
@@ -106,7 +106,10 @@ class RunState:
 
 
 def _keep_as(path: Path, previous: Path) -> None:
-    """Give the file a second name, so that replacing the first leaves it there; at no moment are both names gone."""
+    """Make ``previous`` a second name of the file, so that it remains when ``path`` is replaced.
+
+    At any moment at least one of the two names exists.
+    """
     if not path.exists():
         return
     remove_leftovers(previous)

@@ -1,4 +1,4 @@
-"""TensorBoard's file: curves and pictures to look at, without which a run goes on."""
+"""Writes TensorBoard's file; a run continues when that fails."""
 
 import contextlib
 import threading
@@ -12,17 +12,17 @@ from utils.progress import say
 
 
 class TensorBoardLog:
-    """Writes scalars and pictures; when that fails, one line says so and no more is written.
+    """Writes scalars and pictures; on an error prints one line and writes nothing more.
 
     Args:
-        folder: where the file goes.
-        purge_step: what TensorBoard has of steps from here on, of a run that is resumed, counts no more.
+        folder: of the file.
+        purge_step: TensorBoard discards earlier records from this step on, which a resumed run writes again.
     """
 
     def __init__(self, folder: Path, *, purge_step: int) -> None:
         self.folder = folder
         self.writer: SummaryWriter | None = None
-        # The writer's thread dies of an error with a traceback, and the next call raises the error once more.
+        # On an error the writer's thread prints a traceback, which this hook suppresses; the next call raises the error.
         self.usual_hook = threading.excepthook
         threading.excepthook = self._hook
         with self._writing():
@@ -42,20 +42,20 @@ class TensorBoardLog:
             self._end()
 
     def scalars(self, numbers: Mapping[str, float], step: int) -> None:
-        """Numbers by their names in TensorBoard."""
+        """Write numbers by their names in TensorBoard."""
         if self.writer is not None:
             with self._writing():
                 for name, value in numbers.items():
                     self.writer.add_scalar(name, value, step)
 
     def image(self, name: str, picture: Tensor, step: int) -> None:
-        """A picture, 3 H W in 0..1."""
+        """Write a picture, 3 H W in 0..1."""
         if self.writer is not None:
             with self._writing():
                 self.writer.add_image(name, picture, step)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Write what is in memory and close the file."""
         if self.writer is not None:
             with self._writing():
                 self.writer.close()

@@ -1,4 +1,4 @@
-"""The ``.pt`` files of a run: what users load."""
+"""Writes the weights of a run, the ``.pt`` files that users load."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from utils.checkpoints import save_checkpoint, weights_due, weights_name
 
 
 class WeightsWriter:
-    """Writes weights after the epochs that are due.
+    """Writes weights after the epochs of :func:`utils.checkpoints.weights_due`.
 
     Args:
         output: the run's folder.
         opt: the run's options, plain values by name; stored under ``opt``.
-        state_dict: gives the weights to store: the encoder in 2D, the whole model in 3D.
-        optimizer: its state goes along, as in the published files.
+        state_dict: returns the weights to store: the encoder in 2D, the whole model in 3D.
+        optimizer: its state is stored as well, as in the published files.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class WeightsWriter:
         self.state_dict, self.optimizer = state_dict, optimizer
 
     def path(self, epoch: int) -> Path:
-        """Where the weights of an epoch go."""
+        """The file of the weights of an epoch."""
         opt = self.opt
         name = weights_name(model=opt["model"], dataset=opt["n"], phase=opt["phase"], ratio=opt["ratio"], epoch=epoch)
         return self.output / name
