@@ -1,4 +1,4 @@
-"""The 2D views: what two global and six local crops of a chest X-ray become before the network sees them."""
+"""The 2D recipe: two global and six local views of a chest X-ray, as in docs/reference.md, "Views"."""
 
 from typing import NamedTuple
 
@@ -13,27 +13,30 @@ from data.transforms.rotation2d import Rotation, apply_rotation, draw_rotation
 from utils.records import RawImages, Views
 from utils.reused_memory import reusable_empty
 
-GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)
+GLOBAL_AREA, LOCAL_AREA = (0.3, 1.0), (0.05, 0.3)  # share of the image's area
+# ImageNet's, of red, green and blue in 0..1.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Spatial(NamedTuple):
-    """Where the pixels of N views come from."""
+    """Parameters of the spatial operations of N views."""
 
     boxes: Boxes
     rotation: Rotation
 
 
 class Appearance(NamedTuple):
-    """What happens to the values of N views."""
+    """Parameters of the appearance operations of N views."""
 
     sigma: Tensor
+    """N: σ of the blur in pixels, 0 for none."""
     jitter: Jitter
     cutout: Tensor | None
+    """N 3 2: centres of the squares set to 0; None for local views."""
 
 
 class ViewParams(NamedTuple):
-    """All that is random in the views of B images: of 2·B global and V·B local ones, view 0 of all images first."""
+    """All random parameters of the views of B images: 2·B global and V·B local ones, view 0 of all images first."""
 
     global_spatial: Spatial
     global_appearance: Appearance
@@ -42,38 +45,41 @@ class ViewParams(NamedTuple):
 
 
 def draw_spatial(sizes: Tensor, area: tuple[float, float], generator: torch.Generator) -> Spatial:
-    """A box, a rotation and a flip per view, in images of ``sizes`` (N 2)."""
+    """Draw a box, a rotation and a flip for each view, in images of ``sizes`` (N 2: height, width)."""
     return Spatial(draw_boxes(sizes, area, generator), draw_rotation(len(sizes), generator))
 
 
 def draw_appearance(n: int, size: int, generator: torch.Generator, *, cutout: bool) -> Appearance:
-    """Blur, jitter and, for global views, squares to cut out; per view."""
+    """Draw blur, jitter and, with ``cutout``, squares to set to 0 for each of ``n`` views of side ``size``."""
     sigma, jitter = draw_blur(n, generator), draw_jitter(n, generator)
     return Appearance(sigma, jitter, draw_cutout(n, size, generator) if cutout else None)
 
 
 def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
-    """K views of each of B images, uint8 B·K size size, view 0 of all images first."""
+    """Cut, rotate and flip K views of each of B images: uint8 B·K size size, view 0 of all images first."""
     return apply_rotation(crop(params.boxes, size), params.rotation)
 
 
 def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
-    """uint8 N S S to the network's input, float32 N 3 S S."""
-    changed = normalize(apply_jitter(apply_blur(views, params.sigma), params.jitter))
-    return changed if params.cutout is None else apply_cutout(changed, params.cutout)
+    """Blur, jitter, normalise and cut out: uint8 N S S to the network's input, float32 N 3 S S."""
+    normalized = normalize(apply_jitter(apply_blur(views, params.sigma), params.jitter))
+    return normalized if params.cutout is None else apply_cutout(normalized, params.cutout)
 
 
 def normalize(views: Tensor) -> Tensor:
-    """Grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
+    """Convert grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     grey, normalized = views.float(), reusable_empty((len(views), 3, *views.shape[1:]), views.device)
     for channel, mean, std in zip(normalized.unbind(1), MEAN, STD, strict=True):
-        # A number that stays on the CPU holds up no GPU.
+        # A scalar tensor on the CPU, so that nothing waits for the GPU.
         torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
     return normalized
 
 
 class Views2d:
-    """Raw images of one batch to the views of one step, on the batch's own device; every view has its own draws.
+    """Makes the views of one step from a batch of raw images, on the batch's device; every view has its own draws.
+
+    The operations are those of docs/reference.md, "Views", in this order: :func:`apply_spatial`, then
+    :func:`apply_appearance`.
 
     Args:
         global_size, local_size: sides of the views in pixels.
@@ -84,11 +90,11 @@ class Views2d:
         self.global_size, self.local_size, self.n_local = global_size, local_size, n_local
 
     def __call__(self, batch: RawImages | tuple[Tensor, Tensor] | Tensor, generator: torch.Generator) -> Views:
-        """All views of a batch.
+        """Make all views of a batch.
 
         Args:
-            batch: whole images, uint8 B 1 H W, with their sizes; or a tensor of images that fill it.
-            generator: on the batch's device; all randomness comes from it.
+            batch: whole images, uint8 B 1 H W, with their sizes in pixels; or a tensor of images without padding.
+            generator: on the batch's device; the source of all random draws.
 
         Returns:
             float32, B 3 S S (local: B V 3 s s), normalised.
@@ -100,7 +106,7 @@ class Views2d:
         return self.apply(images, self.draw(sizes, generator))
 
     def draw(self, sizes: Tensor, generator: torch.Generator) -> ViewParams:
-        """The parameters of all views of B images of ``sizes`` (B 2: height, width)."""
+        """Draw the parameters of all views of B images of ``sizes`` (B 2: height, width)."""
         n_global, n_local = 2 * len(sizes), self.n_local * len(sizes)
         return ViewParams(
             draw_spatial(sizes.repeat(2, 1), GLOBAL_AREA, generator),
@@ -110,9 +116,11 @@ class Views2d:
         )
 
     def apply(self, images: Tensor, params: ViewParams) -> Views:
-        """The views of uint8 B 1 H W that ``params`` describe; the target is global view 1 as it was moved."""
+        """Apply ``params`` to uint8 B 1 H W; the target is global view 1 after the spatial operations, normalised."""
         n, crop = len(images), Cropper(images)
-        moved = apply_spatial(crop, params.global_spatial, self.global_size)
-        global1, global2 = apply_appearance(moved, params.global_appearance).chunk(2)
+        transformed = apply_spatial(crop, params.global_spatial, self.global_size)
+        global1, global2 = apply_appearance(transformed, params.global_appearance).chunk(2)
         local = apply_appearance(apply_spatial(crop, params.local_spatial, self.local_size), params.local_appearance)
-        return Views(global1, global2, normalize(moved[:n]), local.unflatten(0, (self.n_local, n)).transpose(0, 1))
+        return Views(
+            global1, global2, normalize(transformed[:n]), local.unflatten(0, (self.n_local, n)).transpose(0, 1)
+        )

@@ -1,4 +1,4 @@
-"""The 3D views: what two global and six local crops of a CT become before the network sees them."""
+"""The 3D recipe: views of two global and six local crops of a CT scan, as in docs/reference.md, "Views"."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from utils.records import RawCrops, Views
 
 
 class Spatial(NamedTuple):
-    """Where the voxels of N crops come from."""
+    """Parameters of the spatial operations of N crops."""
 
     flip: Tensor
     """N, bool: whether the first axis is reversed."""
@@ -22,16 +22,20 @@ class Spatial(NamedTuple):
 
 
 class Appearance(NamedTuple):
-    """What happens to the values of N crops."""
+    """Parameters of the appearance operations of N crops."""
 
     sigma: Tensor
+    """N 3: σ of the blur along each axis, voxels."""
     noise: Tensor
+    """N X Y Z, to be added."""
     gamma: Tensor
+    """N."""
     swaps: Tensor | None
+    """N S 2 3: first voxels of the two patches of S swaps; None for local views."""
 
 
 class ViewParams(NamedTuple):
-    """All that is random in the views of B samples: of 2·B global and V·B local crops, all of sample 0 first."""
+    """All random parameters of the views of B samples: 2·B global and V·B local crops, all of sample 0 first."""
 
     global_spatial: Spatial
     global_appearance: Appearance
@@ -40,13 +44,13 @@ class ViewParams(NamedTuple):
 
 
 def draw_spatial(n: int, generator: torch.Generator) -> Spatial:
-    """A flip with probability ½ and an affine map, per crop."""
+    """Draw a flip with probability ½ and an affine map for each of ``n`` crops."""
     flip = torch.rand(n, generator=generator, device=generator.device) < 0.5
     return Spatial(flip, draw_affine(n, generator))
 
 
 def draw_appearance(crops: Tensor, generator: torch.Generator, *, swap: bool) -> Appearance:
-    """Blur, noise, gamma and, for global crops, swaps; per crop of N X Y Z."""
+    """Draw blur, noise, gamma and, with ``swap``, swaps for each crop of N X Y Z."""
     n = len(crops)
     sigma, noise = draw_blur(n, generator), draw_noise(crops, generator)
     gamma = draw_gamma(n, generator)
@@ -54,44 +58,47 @@ def draw_appearance(crops: Tensor, generator: torch.Generator, *, swap: bool) ->
 
 
 def apply_spatial(crops: Tensor, params: Spatial) -> Tensor:
-    """N X Y Z, moved."""
-    moved = torch.empty_like(crops)
+    """Flip, scale and rotate N X Y Z."""
+    transformed = torch.empty_like(crops)
     for which in chunks(crops):
-        some = part(params, which)
-        moved[which] = apply_affine(crops[which], some.affine, some.flip)
-    return moved
+        chunk = part(params, which)
+        transformed[which] = apply_affine(crops[which], chunk.affine, chunk.flip)
+    return transformed
 
 
 def apply_appearance(crops: Tensor, params: Appearance) -> Tensor:
-    """N X Y Z, changed and z-normalised."""
-    changed = torch.empty_like(crops)
-    # Of many small operations: cheaper for all crops together.
+    """Apply blur, noise, gamma, z-normalisation and swaps to N X Y Z."""
+    normalized = torch.empty_like(crops)
+    # Many small operations, cheaper for all crops together.
     blur = blur_matrices(params.sigma, crops.shape[1:])
     for which in chunks(crops):
         noisy = blur_by(crops[which], [matrices[which] for matrices in blur]).add_(params.noise[which])
-        changed[which] = z_normalize(apply_gamma(noisy, params.gamma[which]))
-    # A swap changes neither mean nor deviation, and so may as well come last: one by one, but in all crops at once.
-    return changed if params.swaps is None else apply_swaps(changed, params.swaps)
+        normalized[which] = z_normalize(apply_gamma(noisy, params.gamma[which]))
+    # Swaps change neither mean nor standard deviation, so that they can follow normalisation, for all crops at once.
+    return normalized if params.swaps is None else apply_swaps(normalized, params.swaps)
 
 
 class Views3d:
-    """Raw crops of one batch to the views of one step, on the batch's own device; every crop has its own draws."""
+    """Makes the views of one step from a batch of raw crops, on the batch's device; every crop has its own draws.
+
+    The operations are those of docs/reference.md, "Views": :func:`apply_spatial`, then :func:`apply_appearance`.
+    """
 
     def __call__(self, batch: RawCrops | tuple[Tensor, Tensor], generator: torch.Generator) -> Views:
-        """All views of a batch.
+        """Make all views of a batch.
 
         Args:
             batch: pair B 2 X Y Z and local B V x y z, values 0..1.
-            generator: on the batch's device; all randomness comes from it.
+            generator: on the batch's device; the source of all random draws.
 
         Returns:
-            Inputs B 1 X Y Z (local: B V 1 x y z), z-normalised; the target is not normalised.
+            float32: inputs B 1 X Y Z (local: B V 1 x y z), z-normalised; the target B 1 X Y Z in 0..1.
         """
         pair, local = (crops.float() for crops in batch)
         return self.apply(pair, local, self.draw(pair, local, generator))
 
     def draw(self, pair: Tensor, local: Tensor, generator: torch.Generator) -> ViewParams:
-        """The parameters of all views of crops B 2 X Y Z and B V x y z, of which only the shapes count."""
+        """Draw the parameters of all views of crops B 2 X Y Z and B V x y z; only their shapes matter."""
         pairs, locals_ = pair.flatten(0, 1), local.flatten(0, 1)
         return ViewParams(
             draw_spatial(len(pairs), generator),
@@ -101,9 +108,9 @@ class Views3d:
         )
 
     def apply(self, pair: Tensor, local: Tensor, params: ViewParams) -> Views:
-        """The views of float32 B 2 X Y Z and B V x y z that ``params`` describe; the target is not normalised."""
-        moved = apply_spatial(pair.flatten(0, 1), params.global_spatial)
-        global1, global2 = apply_appearance(moved, params.global_appearance).view_as(pair).unsqueeze(2).unbind(1)
-        moved_local = apply_spatial(local.flatten(0, 1), params.local_spatial)
-        local_input = apply_appearance(moved_local, params.local_appearance).view_as(local).unsqueeze(2)
-        return Views(global1, global2, moved.view_as(pair)[:, :1], local_input)
+        """Apply ``params`` to float32 B 2 X Y Z and B V x y z; the target is global view 1 after spatial operations."""
+        transformed = apply_spatial(pair.flatten(0, 1), params.global_spatial)
+        global1, global2 = apply_appearance(transformed, params.global_appearance).view_as(pair).unsqueeze(2).unbind(1)
+        transformed_local = apply_spatial(local.flatten(0, 1), params.local_spatial)
+        local_input = apply_appearance(transformed_local, params.local_appearance).view_as(local).unsqueeze(2)
+        return Views(global1, global2, transformed.view_as(pair)[:, :1], local_input)

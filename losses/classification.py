@@ -1,4 +1,4 @@
-"""Losses of fine-tuning, as pure functions of tensors."""
+"""Losses of classification, as pure functions of tensors."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over the labels that are known; 0 where none is.
+    """Mean binary cross-entropy over the known labels; a scalar, 0 where no label is known.
 
     Args:
         logits: B K, before the sigmoid.
@@ -18,7 +18,7 @@ def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, positives and negatives counting the same, however many there are of each.
+    """Mean of the binary cross-entropies of positives and of negatives, whatever their numbers; a scalar.
 
     Args:
         logits: B K, before the sigmoid.

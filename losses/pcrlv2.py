@@ -1,6 +1,6 @@
-"""The loss of PCRLv2: restoration of pixels at several scales, comparison of embeddings over many views and stages.
+"""The loss of PCRLv2 (docs/reference.md, "Loss"): restoration of pixels, and similarity of embeddings across views.
 
-Pure functions of tensors. Nothing here is drawn: :func:`draw_stages` draws, :func:`pcrlv2_loss` is given the draws.
+Pure functions of tensors: :func:`draw_stages` makes all random draws, :func:`pcrlv2_loss` takes them as an argument.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from utils.records import LossTerms, Output
 
 
 def draw_stages(n_stages: int, n_local: int, generator: torch.Generator) -> list[int]:
-    """Which decoder stage each comparison of a step uses, uniformly.
+    """Draw uniformly the decoder stage of each comparison of a step (docs/reference.md, "Loss").
 
     Args:
         n_stages: decoder stages, 5 in 2D and 3 in 3D.
@@ -29,7 +29,8 @@ def draw_stages(n_stages: int, n_local: int, generator: torch.Generator) -> list
 def similarity(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
     """Symmetric negative cosine similarity of two views' (projection, prediction), each B F; a scalar in −1..1.
 
-    The projection side gets no gradient, which is what keeps a comparison without negatives from collapsing.
+    This is sim(a, b, l) of docs/reference.md, "Loss". Projections get no gradient, which prevents collapse although
+    there are no negatives.
     """
     (projection_a, prediction_a), (projection_b, prediction_b) = a, b
     a_to_b = F.cosine_similarity(prediction_a, projection_b.detach()).mean()
@@ -38,7 +39,7 @@ def similarity(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def local_view(local: Output, view: int, n_local: int, stage: int) -> tuple[Tensor, Tensor]:
-    """(projection, prediction) of one local view at one stage, out of an output of V·B samples, view 0 first."""
+    """Select (projection, prediction), each B F, of one local view and stage from V·B samples, view 0 first."""
     projection, prediction = local.embeddings[stage]
     return projection.chunk(n_local)[view], prediction.chunk(n_local)[view]
 
@@ -46,18 +47,18 @@ def local_view(local: Output, view: int, n_local: int, stage: int) -> tuple[Tens
 def pcrlv2_loss(
     view1: Output, view2: Output, local: Output, target: Tensor, *, stages: Sequence[int], beta: float
 ) -> LossTerms:
-    """All terms of one step.
+    """Compute all loss terms of one step (docs/reference.md, "Loss").
 
     Args:
         view1: output of the first global view, with restorations.
         view2: output of the second global view; its restorations are not used.
         local: output of all local views as one batch of V·B samples, all of local view 0 first.
-        target: what the restorations of view 1 are compared with, B C *S.
+        target: B C *S, compared with the restorations of view 1.
         stages: 1 + 2V stages from :func:`draw_stages`.
         beta: weight of the intermediate restoration, ``utils.schedules.restoration_weight``.
 
     Returns:
-        Five scalars; ``intermediate_restoration`` is weighted already, so that ``total`` is the plain sum.
+        Five scalars; ``intermediate_restoration`` includes its weight, so that ``total`` is the sum of the others.
     """
     l0, local_stages = stages[0], stages[1:]
     n_local = len(local_stages) // 2
@@ -76,10 +77,10 @@ def pcrlv2_loss(
 
 
 def spread(output: Output) -> Tensor:
-    """The collapse gauge: how far the projections of a batch lie apart, averaged over stages.
+    """Measure collapse: the spread of the projections over a batch, averaged over stages; a scalar.
 
-    Per stage, the standard deviation over the batch of each entry of the L2-normalised projection, times √F: about 1
-    for projections in all directions, 0 when all inputs give the same one (SimSiam, section 4.1).
+    Per stage, the standard deviation over the batch of each entry of the L2-normalised projection, averaged and times
+    √F: about 1 for projections in all directions, 0 if all are the same (SimSiam, section 4.1).
     """
     per_stage = [
         F.normalize(projection.detach().float(), dim=1).std(dim=0).mean() * projection.shape[1] ** 0.5

@@ -1,18 +1,19 @@
-"""Loss of segmentation, as a pure function of tensors."""
+"""Losses of segmentation, as pure functions of tensors."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-# As published: what cross-entropy counts beside Dice.
-CROSS_ENTROPY_SHARE = 0.2
-# Added above and below, in voxels, so that a region that is nowhere in a batch has a loss and a gradient.
+# Weight of cross-entropy relative to Dice, as published.
+CROSS_ENTROPY_WEIGHT = 0.2
+# Voxels added to numerator and denominator, so that a region absent from a batch has a loss and a gradient.
 SMOOTH = 1.0
 
 
 def soft_dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 − 2 Σ p t / (Σ p + Σ t) of each region, K; sums run over the batch and all voxels.
+    """Soft Dice loss of each region, K: 1 − (2 Σ p t + 1) / (Σ p + Σ t + 1), summed over the batch and all voxels.
 
-    Over the batch, since most crops of a small region hold none of it: alone, such a crop says little of the overlap.
+    The sums include the batch since most crops contain no voxel of a small region, for which a Dice per crop is of
+    little use.
 
     Args:
         logits: B K *S, before the sigmoid.
@@ -23,7 +24,7 @@ def soft_dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_and_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Σ over the regions of soft Dice + 0.2 · binary cross-entropy; shapes as in :func:`soft_dice_loss`."""
+    """Sum over the regions of soft Dice + 0.2 · binary cross-entropy, a scalar; shapes as in :func:`soft_dice_loss`."""
     each = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), reduction="none")
     cross_entropy = each.transpose(0, 1).flatten(1).mean(dim=1)
-    return (soft_dice_loss(logits, masks) + CROSS_ENTROPY_SHARE * cross_entropy).sum()
+    return (soft_dice_loss(logits, masks) + CROSS_ENTROPY_WEIGHT * cross_entropy).sum()

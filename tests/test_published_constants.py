@@ -78,7 +78,7 @@ CONSTANTS = [
     ("fine-tuning", "dropout", classification.DROPOUT, 0.2),
     ("fine-tuning", "area of crops, RandomResizedCrop's own", inputs.AREA, (0.08, 1.0)),
     ("fine-tuning", "what evaluation resizes to for a side of 224", 224 * central_crop.MARGIN, 256),
-    ("fine-tuning", "share of cross-entropy beside Dice", segmentation_loss.CROSS_ENTROPY_SHARE, 0.2),
+    ("fine-tuning", "share of cross-entropy beside Dice", segmentation_loss.CROSS_ENTROPY_WEIGHT, 0.2),
     ("fine-tuning", "crops of BraTS", segmentation.CROPS["brats"], (112, 128, 112)),
     ("fine-tuning", "labels of BraTS's regions", {r.name: r.labels for r in brats.BRATS_REGIONS},
      {"WT": (1, 2, 4), "TC": (1, 4), "ET": (4,)}),

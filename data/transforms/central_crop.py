@@ -8,7 +8,7 @@ MARGIN = 256 / 224
 
 
 def central_square(pixels: Tensor, side: int) -> Tensor:
-    """Resize the shorter side of uint8 1 H W to ``side`` · 256/224 (bilinear, antialias); crop the central 1 side side."""
+    """Resize the shorter side of uint8 1 H W to 256/224 ``side`` (bilinear, antialias); crop its centre, side²."""
     shorter = round(side * MARGIN)
     height, width = pixels.shape[1:]
     scale = shorter / min(height, width)
