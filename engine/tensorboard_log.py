@@ -22,7 +22,7 @@ class TensorBoardLog:
     def __init__(self, folder: Path, *, purge_step: int) -> None:
         self.folder = folder
         self.writer: SummaryWriter | None = None
-        # On an error the writer's thread prints a traceback, which this hook suppresses; the next call raises the error.
+        # On an error the writer's thread prints a traceback, which this hook suppresses; the next call raises it.
         self.usual_hook = threading.excepthook
         threading.excepthook = self._hook
         with self._writing():
