@@ -1,6 +1,7 @@
 """Every door by which weights come in: what is refused, what is let in, and what is said."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -22,7 +23,7 @@ CLASSIFICATION = {dim: partial(build_classifier, dim=dim, classes=2) for dim in 
 SEGMENTATION = {
     (2, skips): partial(build_segmenter, dim=2, regions=2, in_channels=3, skips=skips) for skips in (True, False)
 } | {(3, norm): partial(build_segmenter, dim=3, regions=2, in_channels=1, norm=norm) for norm in ("bn", "gn")}
-DOORS = {
+DOORS: dict[int, dict[str, Callable]] = {
     2: {
         "load_encoder": lambda path: load_encoder(path, 2),
         **{library: partial(load_resnet18, library=library) for library in LIBRARIES},
