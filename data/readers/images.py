@@ -24,8 +24,6 @@ TURNS = {
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-# Changed when the same file gives other pixels, so that what was kept of it is made anew.
-VERSION = 2
 
 
 def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
