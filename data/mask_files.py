@@ -1,4 +1,4 @@
-"""Masks written on the grid of the image that they belong to."""
+"""Write masks on the grid of the image they belong to."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 
 def regions_to_mask(chosen: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
-    """bool K *N to the mask that it means, uint8 *N; where regions overlap the later one is seen."""
+    """Convert regions, bool K *N, to mask values, uint8 *N; where regions overlap, the later one is written."""
     mask = np.zeros(chosen.shape[1:], dtype=np.uint8)
     for region, where in zip(regions, chosen, strict=True):
         mask[where] = region.mask_value
@@ -23,14 +23,14 @@ def regions_to_mask(chosen: np.ndarray, regions: Sequence[Region]) -> np.ndarray
 
 
 def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
-    """``{name}.png`` or, with the geometry of the case's image, ``{name}.nii.gz``; whole or not at all.
+    """Write ``{name}.png`` or, with the geometry of the case's image, ``{name}.nii.gz``; never a partial file.
 
     Raises:
         UserError: the folder cannot be written.
     """
     ending = ".png" if mask.ndim == 2 else ".nii.gz"
     path = folder / f"{case.name.replace(os.sep, '_')}{ending}"
-    # SimpleITK chooses the format by the name, and writes to a path only.
+    # SimpleITK chooses the format by the file name, and can only write to a path.
     partial = path.with_name(f".partial.{path.name}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
 
 
 def _with_geometry(mask: np.ndarray, files: Sequence[Path]) -> sitk.Image:
-    """A mask on the grid of the first of some files that knows one."""
+    """Give a mask the geometry of the first of ``files`` that has one."""
     image = sitk.GetImageFromArray(mask.transpose(2, 1, 0))
     path = next((path for path in files if ending_of(path) in SCANS), None)
     if path is not None:

@@ -1,4 +1,4 @@
-"""How good a classifier is on the validation split: its loss, which chooses the epoch, and its AUROC."""
+"""Evaluate a classifier on the validation split: its loss, which chooses the best epoch, and its AUROC."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ from evaluation.predictions import Predictions
 from utils.errors import UserError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits, labels) to a scalar."""
+"""Maps (logits, labels) to a scalar."""
 
 
 def loss_of(predictions: Predictions, loss: Loss) -> float | None:
-    """The loss over a split; None where it has no label, since a loss of nothing would be 0."""
+    """Return the loss over a split, or None if no sample has a label, since the loss would then be 0."""
     labels = torch.from_numpy(predictions.labels)
     return None if labels.isnan().all() else loss(torch.from_numpy(predictions.values), labels).item()
 
@@ -22,16 +22,16 @@ def loss_of(predictions: Predictions, loss: Loss) -> float | None:
 def validation_numbers(
     predictions: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss
 ) -> dict[str, float]:
-    """The loss, and the mean AUROC where there is one.
+    """Return ``valid_loss`` and, if a class has an AUROC, their mean as ``valid_auroc``.
 
     Args:
         predictions: logits for the validation split.
         classes: K names.
-        patients: patient ID of each of its samples.
-        loss: (logits, labels) to a scalar.
+        patients: patient ID of each sample of the split.
+        loss: maps (logits, labels) to a scalar.
 
     Raises:
-        UserError: no label is known.
+        UserError: no sample of the split has a label.
     """
     found = loss_of(predictions, loss)
     if found is None:

@@ -1,4 +1,4 @@
-"""What the one look at a classification's test split leaves: predictions, ROC curves and their areas."""
+"""Report a classification on the test split: predictions, ROC curves and their areas."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from evaluation.results import PREDICTIONS, ROC, write_predictions
 
 
 def describe_auroc(found: Auroc, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """AUROC and its interval, class by class, with how many positives and negatives it rests on."""
+    """Return AUROC and interval of each class, with its numbers of positives and negatives."""
     counts = {
         name: {"positives": int((column == 1).sum()), "negatives": int((column == 0).sum())}
         for name, column in zip(names, labels.T, strict=True)
@@ -32,15 +32,15 @@ def report_classification(
     predictions: Predictions, classes: Sequence[str], patients: Sequence[str], loss: Loss, *,
     name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write predictions and ROC curves; returns what ``results.json`` holds of them.
+    """Write predictions and ROC curves; return the entries for ``results.json``.
 
     Args:
         predictions: logits for the test split.
         classes: K names.
-        patients: patient ID of each of its samples.
-        loss: (logits, labels) to a scalar.
-        name: of a sample.
-        seed: of the bootstrap.
+        patients: patient ID of each sample of the split.
+        loss: maps (logits, labels) to a scalar.
+        name: returns the name of a sample.
+        seed: seed of the bootstrap.
         output: the run's folder.
     """
     scores, labels = torch.from_numpy(predictions.values).sigmoid().numpy(), predictions.labels

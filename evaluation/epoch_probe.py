@@ -1,4 +1,4 @@
-"""The probe during pre-training: what the encoder's features hold so far, every few epochs."""
+"""Probe the encoder's features every few epochs during pre-training."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,18 +13,18 @@ from evaluation.predictions import Predictions, predict
 from evaluation.probes import LinearProbe, knn_scores, missing_classes, probe_auroc
 from utils.errors import UserError
 
-# One of STRENGTHS, the same in every epoch: chosen anew each time, it would be chosen on what it is scored on.
+# One of STRENGTHS, the same in every epoch: choosing it at each probe would use the split that the probe is scored on.
 STRENGTH = 1e-2
 
 
 def require_labels(train: np.ndarray, valid: np.ndarray) -> None:
-    """Some class must be there to be learnt and scored.
+    """Require a class that can be learnt and scored.
 
     Args:
         train, valid: N K and M K, labels of both splits.
 
     Raises:
-        UserError: none is.
+        UserError: no class has positives and negatives in both splits.
     """
     if all(missing_class(a) or missing_class(b) for a, b in zip(train.T, valid.T, strict=True)):
         raise UserError(
@@ -34,19 +34,20 @@ def require_labels(train: np.ndarray, valid: np.ndarray) -> None:
 
 
 class EpochProbe:
-    """Mean AUROC of both probes after every few epochs and the last; pre-training goes on as it would without.
+    """Computes the mean AUROC of both probes every few epochs and after the last; pre-training is not affected.
 
-    For one process alone: nothing here waits for another.
+    It runs on one process, without waiting for any other.
 
     Args:
         module: maps inputs, B C *S, to features, B F; shares the encoder that is trained.
-        train, valid: batches to learn from and to be scored on, as often as asked: (indices of samples, raw batch).
-        make_inputs: raw batch on the device to (inputs, labels).
-        device: where the module is.
+        train, valid: batches to learn from and to be scored on, (indices of samples, raw batch); can be iterated again.
+        make_inputs: maps a raw batch on the device to (inputs, labels).
+        device: device of the module.
         classes: K names.
         patients: patient ID of each sample of ``valid``.
-        neighbours: of kNN.
-        every, epochs: how often, and the last epoch.
+        neighbours: number of neighbours of kNN.
+        every: epochs between two probes.
+        epochs: the last epoch.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class EpochProbe:
         self.every, self.epochs = every, epochs
 
     def __call__(self, epoch: int) -> dict[str, float]:
-        """``probe/knn_auroc`` and ``probe/linear_auroc`` of an epoch that is due; what has no number is left out."""
+        """Return ``probe/knn_auroc`` and ``probe/linear_auroc`` if the epoch is due; undefined ones are left out."""
         if epoch % self.every and epoch != self.epochs:
             return {}
         train, valid = (
@@ -72,7 +73,7 @@ class EpochProbe:
         return self.numbers(train, valid)
 
     def numbers(self, train: Predictions, valid: Predictions) -> dict[str, float]:
-        """Mean AUROC by name."""
+        """Return the mean AUROC of each probe by name."""
         missing = missing_classes(train.labels, self.classes)
         scores = {
             "probe/knn_auroc": knn_scores(train, valid.values, neighbours=self.neighbours),

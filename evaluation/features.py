@@ -1,10 +1,10 @@
-"""Features of a frozen encoder: what probes are fitted on."""
+"""Features of a frozen encoder, the input of probes."""
 
 from torch import Tensor, nn
 
 
 class PooledFeatures(nn.Module):
-    """Encoder → average pool, B C *S to B F: what a classifier's last layer sees when it is fine-tuned.
+    """Encoder → average pool, B C *S to B F: the input of the last layer of a fine-tuned classifier.
 
     Args:
         encoder: maps B C *S to the list of its stages' features, shallowest first.

@@ -1,4 +1,4 @@
-"""Area under the ROC curve, a class at a time, and means, with bootstrap intervals over patients."""
+"""Area under the ROC curve of each class, and means, with bootstrap intervals over patients."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from utils.optional import import_optional
 from utils.seeding import numpy_generator
 
 REPLICATES = 1000
-INTERVAL = (2.5, 97.5)  # percentiles: 95 % lie between
+INTERVAL = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval; the interval is None where no resample gives the number."""
+    """A number with its 95 % interval, which is None if the number is undefined in every resample."""
 
     value: float
     low: float | None
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, value: float, replicates: np.ndarray) -> "Estimate":
-        """From the bootstrap's replicates, of which those that are NaN are left out."""
+        """Build an estimate from bootstrap replicates; NaN replicates are left out."""
         good = replicates[np.isfinite(replicates)]
         low, high = np.percentile(good, INTERVAL).tolist() if len(good) else (None, None)
         return cls(value, low, high)
@@ -32,18 +32,18 @@ class Estimate(NamedTuple):
 
 
 class Auroc(NamedTuple):
-    """What :func:`auroc` finds."""
+    """The result of :func:`auroc`."""
 
     per_class: dict[str, Estimate]
-    """By name, of the classes that have both positives and negatives."""
+    """AUROC by name of the classes that have both positives and negatives."""
     mean: Estimate | None
-    """Over these classes; None where there is none."""
+    """The mean over these classes, or None without any."""
     missing: dict[str, str]
-    """The other classes, and what they lack."""
+    """The other classes, and the reason why they have no AUROC."""
 
 
 def require_metrics() -> None:
-    """Fail before hours of training, not after.
+    """Check that scikit-learn is installed before training starts.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -52,44 +52,44 @@ def require_metrics() -> None:
 
 
 def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
-    """AUROC of N scores with a weight each, ties counting one half; NaN where one kind has no weight.
+    """Compute the AUROC of N weighted scores, where ties count one half; NaN if positives or negatives have no weight.
 
-    scikit-learn gives the same, and sorts at every call, which a thousand resamples of a large test set cannot afford;
-    here scores come sorted.
+    The result equals scikit-learn's, which sorts at every call. Here scores are sorted already, which is much faster
+    for a thousand resamples of a large test set.
 
     Args:
         scores: N, ascending.
         positive: N, bool.
-        weights: N, such as how often a resample drew each.
+        weights: N, for example how often a resample drew each sample.
     """
     starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-    up = np.add.reduceat(weights * positive, starts)
-    down = np.add.reduceat(weights * ~positive, starts)
-    pairs = up.sum() * down.sum()
-    below = np.cumsum(down) - down
-    return float((up * (below + 0.5 * down)).sum() / pairs) if pairs else float("nan")
+    positives = np.add.reduceat(weights * positive, starts)
+    negatives = np.add.reduceat(weights * ~positive, starts)
+    pairs = positives.sum() * negatives.sum()
+    below = np.cumsum(negatives) - negatives
+    return float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else float("nan")
 
 
 def missing_class(labels: np.ndarray) -> str | None:
-    """What a class lacks for an AUROC, None where nothing; ``labels`` N of 0, 1 and NaN."""
+    """Return why a class has no AUROC, or None if it has one; ``labels``: N of 0, 1 and NaN."""
     if not (labels == 1).any():
         return "no positives"
     return None if (labels == 0).any() else "no negatives"
 
 
 def draw_patients(patients: Sequence[str], *, seed: int, replicates: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resamples of patients, with replacement.
+    """Draw bootstrap resamples of patients, with replacement.
 
-    Resamples draw patients, not images: those of one patient resemble each other, and an interval over images would be
-    too narrow.
+    Patients are drawn instead of images, since images of one patient are alike and an interval over images would be too
+    narrow.
 
     Args:
         patients: N, patient ID of each image.
-        seed: of the resamples.
-        replicates: how many, R.
+        seed: seed of the draws.
+        replicates: number of resamples, R.
 
     Returns:
-        How often each resample drew each of the P patients, R P, and which of them each image is of, N.
+        How often each resample drew each of the P patients, R P, and the index of each image's patient, N.
     """
     unique, of_patient = np.unique(np.asarray(patients), return_inverse=True)
     rng = numpy_generator(seed, "bootstrap")
@@ -101,16 +101,16 @@ def draw_patients(patients: Sequence[str], *, seed: int, replicates: int) -> tup
 def means_of(
     values: np.ndarray, patients: Sequence[str], *, seed: int, replicates: int = REPLICATES
 ) -> tuple[list[Estimate | None], Estimate | None]:
-    """The mean of each column over the values that are known, and the mean of these means, with 95 % intervals.
+    """Compute the mean of each column over its known values, and the mean of these means, with 95 % intervals.
 
     Args:
-        values: N K, NaN where there is none.
+        values: N K, NaN where unknown.
         patients: N, patient ID of each row.
-        seed: of the resamples, which draw patients.
-        replicates: how many resamples.
+        seed: seed of the bootstrap over patients.
+        replicates: number of resamples.
 
     Returns:
-        One a column, None for one without a known value; and the mean, None where no column has one.
+        One estimate per column, None for a column without a known value; and their mean, None without any.
     """
     known = np.isfinite(values)
     draws, of_patient = draw_patients(patients, seed=seed, replicates=replicates)
@@ -132,18 +132,18 @@ def auroc(
     scores: np.ndarray, labels: np.ndarray, names: Sequence[str], *, patients: Sequence[str], seed: int,
     replicates: int = REPLICATES,
 ) -> Auroc:  # fmt: skip
-    """AUROC of every class that has one, and their mean, with 95 % intervals over patients.
+    """Compute the AUROC of every class that has one, and their mean, with 95 % intervals over patients.
 
     Args:
         scores: N K.
-        labels: N K of 0, 1 and, where unlabelled, NaN.
-        names: K, of the classes.
+        labels: N K of 0 and 1, NaN where unlabelled.
+        names: K names of the classes.
         patients: N, patient ID of each image.
-        seed: of the resamples.
-        replicates: how many resamples; 0 for none, and no intervals.
+        seed: seed of the bootstrap over patients.
+        replicates: number of resamples; with 0 there are no intervals.
     """
     metrics = import_optional("sklearn.metrics", "AUROC")
-    missing = {name: lack for name, column in zip(names, labels.T, strict=True) if (lack := missing_class(column))}
+    missing = {name: reason for name, column in zip(names, labels.T, strict=True) if (reason := missing_class(column))}
     draws, of_patient = draw_patients(patients, seed=seed, replicates=replicates)
     values, resampled = {}, {}
     for k, name in enumerate(names):
@@ -157,7 +157,7 @@ def auroc(
     if not values:
         return Auroc({}, None, missing)
     per_class = {name: Estimate.of(value, resampled[name]) for name, value in values.items()}
-    # A resample without positives of a rare class has no AUROC of it; the mean is then over the others.
+    # A resample without positives of a rare class has no AUROC for it; its mean is over the other classes.
     table = np.stack(list(resampled.values()))
     has_any = np.isfinite(table).any(axis=0)
     means = np.nanmean(table[:, has_any], axis=0)

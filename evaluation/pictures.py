@@ -1,4 +1,4 @@
-"""What evaluation draws into a run's folder; without matplotlib a line on stderr takes a picture's place."""
+"""Pictures of an evaluation: ROC curves and masks on slices; without matplotlib, a line on stderr instead."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ TRUTH_COLOUR, PREDICTION_COLOUR = "lime", "red"
 
 
 def draw_roc(path: Path, scores: np.ndarray, labels: np.ndarray, names: Sequence[str], found: Auroc) -> None:
-    """The ROC curve of every class that has one.
+    """Draw the ROC curve of every class that has one.
 
     Args:
-        path: the file.
+        path: the file to write.
         scores: N K.
-        labels: N K of 0, 1 and, where unlabelled, NaN.
-        names: K, of the classes.
-        found: their areas.
+        labels: N K of 0 and 1, NaN where unlabelled.
+        names: K names of the classes.
+        found: areas under the curves.
     """
     figures = import_for_picture("matplotlib.figure", path.name)
     if figures is None:
@@ -44,7 +44,7 @@ def draw_roc(path: Path, scores: np.ndarray, labels: np.ndarray, names: Sequence
 
 
 class Overlay(NamedTuple):
-    """One slice of a case, as pictures show it."""
+    """One slice of a case to draw."""
 
     name: str
     image: np.ndarray
@@ -56,7 +56,7 @@ class Overlay(NamedTuple):
 
 
 def draw_overlays(path: Path, overlays: Sequence[Overlay], regions: Sequence[str]) -> None:
-    """Borders of truth and prediction on slices, a row a case and a column a region."""
+    """Draw the borders of truth and prediction on slices, one row per case and one column per region."""
     figures = import_for_picture("matplotlib.figure", path.name)
     if figures is None:
         return

@@ -1,4 +1,4 @@
-"""Outputs of a network for every sample of a split, and the labels beside them."""
+"""Outputs of a network for every sample of a split, with the labels."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
     @classmethod
     def join(cls, several: Iterable["Predictions"]) -> "Predictions":
-        """Several as one, by sample."""
+        """Join several into one, in the order of the samples."""
         full = [one for one in several if one.indices]
         if not full:
             return cls([], np.zeros((0, 0), dtype=np.float32), np.zeros((0, 0), dtype=np.float32))
@@ -34,15 +34,15 @@ class Predictions(NamedTuple):
         return cls(indices[order].tolist(), values, labels)
 
     def usable(self) -> bool:
-        """Whether there are any, and all are finite."""
+        """Return whether there are predictions and all of them are finite."""
         return bool(self.indices) and bool(np.isfinite(self.values).all())
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, where BatchNorm uses and keeps its running statistics; then as it was before.
+    """Put the module in evaluation mode, where BatchNorm does not update its running statistics, and then restore it.
 
-    The random state is put back as well, since a loader draws from it when it starts its workers.
+    The random state is restored as well, since a loader draws from it when it starts its workers.
     """
     modes = [(child, child.training) for child in module.modules()]
     random_state = torch.get_rng_state()
@@ -60,13 +60,13 @@ def predict(
     module: nn.Module, batches: Iterable[tuple[list[int], Any]], make_inputs: Callable[[Any], tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> Predictions:  # fmt: skip
-    """Outputs of this process's samples; the module is left as it was.
+    """Compute the outputs for this process's samples; the module is not changed.
 
     Args:
         module: maps inputs, B C *S, to outputs, B F.
         batches: (indices of samples, raw batch on the CPU).
-        make_inputs: raw batch on the device to (inputs, labels).
-        device: where the module is.
+        make_inputs: maps a raw batch on the device to (inputs, labels).
+        device: device of the module.
     """
     found = []
     with evaluating(module):
@@ -77,15 +77,15 @@ def predict(
 
 
 def gather_predictions(own: Predictions, *, split: str, name: Callable[[int], str]) -> Predictions:
-    """Those of all processes; every process must call it.
+    """Gather the predictions of all processes; every process must call it.
 
     Args:
-        own: this process's.
-        split: which one they are of, for the error.
-        name: of a sample.
+        own: predictions of this process.
+        split: name of the split, for the error message.
+        name: returns the name of a sample.
 
     Raises:
-        UserError: there are none, or some are not finite: no number can be told from them.
+        UserError: there are none, or some are not finite, so that no metric can be computed.
     """
     everything = Predictions.join(gather(own))
     finite = np.isfinite(everything.values).all(axis=1)
@@ -94,12 +94,12 @@ def gather_predictions(own: Predictions, *, split: str, name: Callable[[int], st
 
 
 def require_finite(names: Sequence[str], finite: Sequence[bool], *, split: str) -> None:
-    """Outputs of a network that are not numbers have no score.
+    """Require finite outputs of a network for every sample, since others have no score.
 
     Args:
-        names: N samples.
+        names: N names of samples.
         finite: N, whether all outputs for the sample are finite.
-        split: which one they are of.
+        split: name of the split, for the error message.
 
     Raises:
         UserError: some are not, or there are none.

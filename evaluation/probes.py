@@ -1,4 +1,4 @@
-"""Two probes of frozen features: nearest neighbours, and logistic regression. Both are functions of arrays."""
+"""Two probes of frozen features, given as arrays: nearest neighbours and logistic regression."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from evaluation.metrics import Auroc, auroc, missing_class
 from evaluation.predictions import Predictions
 from utils.optional import import_optional
 
-# What the linear probe's regularisation is chosen from, strongest first; scikit-learn's C.
+# Candidates for the linear probe's regularisation (scikit-learn's C), strongest first.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Tight enough that a fit which starts from another strength's weights ends where one from zero does: with
-# scikit-learn's own tolerance, a weaker regularisation would find these weights good enough and leave them.
+# Tight enough that a fit started from the weights of another strength ends at the same weights as a fit from zero. With
+# scikit-learn's default tolerance, a fit with weaker regularisation would stop at once at the weights it starts from.
 TOLERANCE, MAX_ITERATIONS = 1e-6, 1000
 PACKAGES = ("sklearn.linear_model", "sklearn.neighbors", "sklearn.preprocessing", "sklearn.metrics")
 
 
 def require_probes(purpose: str) -> None:
-    """Fail before hours of training, not after.
+    """Check that scikit-learn is installed before training starts.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -28,31 +28,31 @@ def require_probes(purpose: str) -> None:
 
 
 def missing_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
-    """The classes of which training labels, N K, hold one kind only, and what they lack: nothing can be learnt."""
+    """Return the classes that cannot be learnt, since training labels, N K, lack positives or negatives, and which."""
     return {
-        name: f"{lack} in the training split"
+        name: f"{reason} in the training split"
         for name, column in zip(classes, labels.T, strict=True)
-        if (lack := missing_class(column))
+        if (reason := missing_class(column))
     }
 
 
 def knn_scores(train: Predictions, values: np.ndarray, *, neighbours: int) -> np.ndarray:
-    """The share of positives among the training samples at the smallest angle, N K, for each class the labelled ones.
+    """Compute the share of positives among the labelled training samples at the smallest angle, N K.
 
     Args:
-        train: what neighbours are sought in.
-        values: N F.
-        neighbours: how many count; all, where there are fewer.
+        train: features and labels of the training samples.
+        values: features to score, N F.
+        neighbours: number of neighbours; all labelled samples if there are fewer.
     """
     search = import_optional("sklearn.neighbors", "kNN")
     unit = import_optional("sklearn.preprocessing", "kNN").normalize
     scores = np.zeros((len(values), train.labels.shape[1]))
-    # One search for all classes whose labels are known of the same samples, mostly all.
+    # One search for all classes whose labels are known for the same samples; mostly these are all classes.
     masks, group = np.unique(~np.isnan(train.labels), axis=1, return_inverse=True)
     for number, known in enumerate(masks.T):
         columns = np.flatnonzero(group.reshape(-1) == number)
         if known.any():
-            # Among vectors of length one the smallest angle is the smallest distance, which is quicker to search by.
+            # For vectors of length one, the smallest angle is the smallest distance, which is faster to search by.
             model = search.KNeighborsRegressor(min(neighbours, int(known.sum())), algorithm="brute")
             model.fit(unit(train.values[known]), train.labels[known][:, columns])
             scores[:, columns] = model.predict(unit(values))
@@ -60,10 +60,10 @@ def knn_scores(train: Predictions, values: np.ndarray, *, neighbours: int) -> np
 
 
 class LinearProbe:
-    """A logistic regression for every class, on standardised features; unlabelled samples are left out.
+    """A logistic regression for every class on standardised features; unlabelled samples are left out.
 
     Args:
-        train: what it learns from.
+        train: features and labels of the training samples.
     """
 
     def __init__(self, train: Predictions) -> None:
@@ -71,7 +71,7 @@ class LinearProbe:
         self.scaler = import_optional("sklearn.preprocessing", "the linear probe").StandardScaler()
         self.inputs = self.scaler.fit_transform(train.values.astype(np.float64))
         self.labels = train.labels
-        # Each strength starts from the weights of the one before.
+        # With warm_start, each fit starts from the weights of the previous one.
         self.models: list[Any] = [
             None
             if missing_class(column)
@@ -80,7 +80,7 @@ class LinearProbe:
         ]
 
     def fit(self, strength: float) -> "LinearProbe":
-        """Learn with a regularisation, C: the smaller the stronger."""
+        """Fit with regularisation ``strength``, scikit-learn's C: smaller is stronger."""
         for model, column in zip(self.models, self.labels.T, strict=True):
             if model is not None:
                 known = ~np.isnan(column)
@@ -89,7 +89,7 @@ class LinearProbe:
         return self
 
     def scores(self, values: np.ndarray) -> np.ndarray:
-        """Probabilities, N K, of N F; of a class with labels of one kind only, that kind."""
+        """Return probabilities, N K, of features N F; 0 or 1 for a class that only has labels of 0 or of 1."""
         inputs = self.scaler.transform(values.astype(np.float64))
         columns = [
             np.full(len(inputs), float((labels == 1).any())) if model is None else model.predict_proba(inputs)[:, 1]
@@ -102,15 +102,15 @@ def probe_auroc(
     scores: np.ndarray, features: Predictions, classes: Sequence[str], patients: Sequence[str],
     missing: dict[str, str], *, seed: int = 0, replicates: int = 0,
 ) -> Auroc:  # fmt: skip
-    """AUROC of the classes that could be learnt.
+    """Compute the AUROC of the classes that could be learnt.
 
     Args:
         scores: N K.
-        features: what they were given for.
+        features: features and labels of the scored samples.
         classes: K names.
         patients: patient ID of each sample of their split.
         missing: the classes that could not be learnt, and why.
-        seed, replicates: of the bootstrap; without replicates there are no intervals.
+        seed, replicates: seed and number of bootstrap resamples; with 0 resamples there are no intervals.
     """
     kept = [k for k, name in enumerate(classes) if name not in missing]
     found = auroc(
@@ -123,12 +123,12 @@ def probe_auroc(
 def choose_strength(
     probe: LinearProbe, valid: Predictions, classes: Sequence[str], patients: Sequence[str], missing: dict[str, str]
 ) -> tuple[float, dict[str, float | None]]:
-    """Try every strength, and leave the probe fitted with the one of the highest mean AUROC on the validation split.
+    """Choose the strength with the highest mean AUROC on the validation split, and fit the probe with it.
 
-    Among equals, and where no class has an AUROC there, it is the strongest.
+    Among equal ones, and if no class has an AUROC there, the strongest is chosen.
 
     Returns:
-        The strength, and the mean AUROC of every one, None where there is none.
+        The strength, and the mean AUROC of each strength, None where undefined.
     """
     tried: dict[float, float | None] = {}
     for strength in STRENGTHS:

@@ -1,4 +1,4 @@
-"""The probes of an encoder as a command: what is fitted on which split, and what they leave."""
+"""Run both probes of an encoder on its three splits, and write their results."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +19,19 @@ KNN, LINEAR = "knn", "linear"
 
 
 def claim_output(output: Path, *, is_main: bool) -> None:
-    """Make the folder, unless it holds something else.
+    """Create the folder; refuse one with the results of another run.
 
     Args:
         output: the run's folder.
         is_main: False for the processes that must not write.
 
     Raises:
-        UsageError: it holds results or a run that trains.
-        UserError: it cannot be made.
+        UsageError: it contains results or the state of a training run.
+        UserError: it cannot be created.
     """
     for name in (RESULTS, "state"):
         if (output / name).exists():
-            raise UsageError(f"--output: {output} holds {name} of another run already; name another folder")
+            raise UsageError(f"--output: {output} contains {name} of another run already; choose another folder")
     if is_main:
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -39,8 +39,8 @@ def claim_output(output: Path, *, is_main: bool) -> None:
             raise UserError(f"--output: cannot write in {output}: {error.strerror or error}") from error
 
 
-def beside(output: Path, file: str, kind: str) -> Path:
-    """``predictions.csv`` of the probe ``knn`` is ``predictions_knn.csv``."""
+def probe_path(output: Path, file: str, kind: str) -> Path:
+    """Return the path of a probe's file, for example ``predictions_knn.csv`` for ``predictions.csv`` and ``knn``."""
     path = output / file
     return path.with_name(f"{path.stem}_{kind}{path.suffix}")
 
@@ -49,19 +49,19 @@ def run_probes(
     features: Mapping[str, Predictions], classes: Sequence[str], patients: Mapping[str, Sequence[str]], *,
     neighbours: int, name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fit on the training split, choose on the validation split, look at the test split once.
+    """Fit on the training split, choose the regularisation on the validation split, evaluate once on the test split.
 
     Args:
-        features: of the splits ``train``, ``valid`` and ``test``.
+        features: features and labels of the splits ``train``, ``valid`` and ``test``.
         classes: K names.
         patients: patient ID of each sample of each split.
-        neighbours: of kNN.
-        name: of a test sample.
-        seed: of the bootstrap.
+        neighbours: number of neighbours of kNN.
+        name: returns the name of a test sample.
+        seed: seed of the bootstrap.
         output: the run's folder.
 
     Returns:
-        What ``results.json`` holds of them.
+        The entries for ``results.json``.
     """
     train, valid, test = (features[split] for split in ("train", "valid", "test"))
     missing = missing_classes(train.labels, classes)
@@ -92,12 +92,12 @@ def write_probes(
     scores: Mapping[str, np.ndarray], found: Mapping[str, Auroc], test: Predictions, classes: Sequence[str], *,
     name: Callable[[int], str], output: Path,
 ) -> None:  # fmt: skip
-    """Predictions and ROC curves of both probes, and what they come to on stderr."""
+    """Write predictions and ROC curves of both probes, and print their mean AUROC to stderr."""
     names = [name(i) for i in test.indices]
     for kind, values in scores.items():
-        write_predictions(beside(output, PREDICTIONS, kind), names, values, test.labels, classes)
+        write_predictions(probe_path(output, PREDICTIONS, kind), names, values, test.labels, classes)
         kept = [k for k, name_ in enumerate(classes) if name_ in found[kind].per_class]
-        picture = beside(output, ROC, kind)
+        picture = probe_path(output, ROC, kind)
         draw_roc(picture, values[:, kept], test.labels[:, kept], [classes[k] for k in kept], found[kind])
     for missing, reason in found[KNN].missing.items():
         where = "" if "training split" in reason else " in the test split"

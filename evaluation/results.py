@@ -1,4 +1,4 @@
-"""What evaluation writes into a run's folder: ``results.json`` and ``predictions.csv``."""
+"""Write ``results.json`` and ``predictions.csv`` into a run's folder."""
 
 import csv
 import json
@@ -17,11 +17,11 @@ ROC, OVERLAYS = "roc.png", "overlays.png"
 
 
 def write_case_scores(path: Path, names: Sequence[str], scores: Sequence[CaseScore], regions: Sequence[str]) -> None:
-    """One line a case: Dice and distance of each region; what is not there is empty.
+    """Write one row per case with Dice and distance of each region; undefined values are empty.
 
     Args:
-        path: the file.
-        names: N, of the cases.
+        path: the file to write.
+        names: N names of the cases.
         scores: N.
         regions: K names.
     """
@@ -35,7 +35,7 @@ def write_case_scores(path: Path, names: Sequence[str], scores: Sequence[CaseSco
 
 
 def write_results(output: Path, results: Mapping[str, Any]) -> None:
-    """``results.json``; comes last, so that where it is, the test is done."""
+    """Write ``results.json``, the last file of a run: if it exists, the test split has been evaluated."""
     with whole_file(output / RESULTS, "w") as file:
         json.dump(results, file, indent=1, allow_nan=False)
         file.write("\n")
@@ -44,14 +44,14 @@ def write_results(output: Path, results: Mapping[str, Any]) -> None:
 def write_predictions(
     path: Path, samples: Sequence[str], scores: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> None:
-    """One line a sample: its name, its probabilities and its labels; an unknown label is empty.
+    """Write one row per sample with its name, probabilities and labels; an unknown label is empty.
 
     Args:
-        path: the file.
+        path: the file to write.
         samples: N names.
         scores: N K in 0..1.
         labels: N K.
-        names: K, of the classes.
+        names: K names of the classes.
     """
     with whole_file(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")

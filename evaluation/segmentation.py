@@ -1,4 +1,4 @@
-"""Segmentation of whole images, in windows, and how far the result is from the truth."""
+"""Segment whole images in sliding windows, and compare the result with the truth."""
 
 import math
 import warnings
@@ -17,40 +17,40 @@ from utils.records import WholeCase
 
 OVERLAP = 0.5  # of neighbouring windows, along each axis
 WINDOWS_AT_ONCE = 4
-PERCENTILE = 95.0  # of the distances between two surfaces: the largest alone is one stray voxel's
+PERCENTILE = 95.0  # of the distances between two surfaces; the maximum would depend on a single stray voxel
 THRESHOLD = 0.5
 
 
 class Inference(NamedTuple):
-    """How whole images are segmented."""
+    """Settings for the segmentation of whole images."""
 
     window: tuple[int, ...]
-    """Voxels that the network sees at once: the crop that it was trained on."""
+    """Sides of a window in voxels: the crop size in training."""
     to_input: Callable[[Tensor], Tensor]
-    """Windows of 0..1, B C *S, to inputs."""
+    """Maps windows with values in 0..1, B C *S, to inputs."""
     exclusive: bool
-    """Whether a voxel is of one region at most, then of the likeliest."""
+    """Whether a voxel belongs to at most one region, the most probable one."""
     device: torch.device
 
 
 class CaseScore(NamedTuple):
-    """How one case was segmented."""
+    """Scores of one case."""
 
     case: int
-    """Its index."""
+    """Index of the case."""
     loss: float
     dice: list[float]
-    """K, NaN where neither the truth nor the prediction has any of the region."""
+    """K; NaN where the region is empty in both truth and prediction."""
     distance: list[float]
-    """K: the 95th percentile of the Hausdorff distance, mm; NaN where either has none of the region, or unasked for."""
+    """K: the 95th percentile of the Hausdorff distance in mm; NaN if the region is empty in either, or not computed."""
     truth: list[int]
-    """K: voxels."""
+    """K: voxels of each region in the truth."""
     predicted: list[int]
-    """K: voxels."""
+    """K: voxels of each region in the prediction."""
 
 
 def require_segmentation() -> None:
-    """Fail before hours of training, not after.
+    """Check that MONAI is installed before training starts.
 
     Raises:
         UserError: MONAI is not installed.
@@ -60,9 +60,9 @@ def require_segmentation() -> None:
 
 
 def window_logits(network: nn.Module, image: Tensor, inference: Inference) -> Tensor:
-    """C *S to logits K *S on the CPU, from overlapping windows that count most in their middle.
+    """Map an image C *S to logits K *S on the CPU, by overlapping windows with the highest weight in their centre.
 
-    An image smaller than a window is padded with 0 for it.
+    An image smaller than a window is padded with 0.
     """
     windowed = import_optional("monai.inferers", "segmentation").sliding_window_inference
     found = windowed(
@@ -73,12 +73,12 @@ def window_logits(network: nn.Module, image: Tensor, inference: Inference) -> Te
 
 
 def on_grid(x: Tensor, offset: Tensor, step: Tensor, size: Iterable[int]) -> Tensor:
-    """K *S to K *size by linear interpolation, the border's value beyond it.
+    """Resample K *S to K *size by linear interpolation; positions beyond the border get the border's value.
 
     Args:
         x: K *S.
-        offset, step: one an axis: voxel i of the result lies at offset + step · i.
-        size: of the result.
+        offset, step: one per axis: voxel i of the result is at offset + step · i.
+        size: size of the result.
     """
     for axis, (start, stride, length) in enumerate(zip(offset.tolist(), step.tolist(), size, strict=True), 1):
         if start == 0 and stride == 1 and length == x.shape[axis]:
@@ -93,7 +93,7 @@ def on_grid(x: Tensor, offset: Tensor, step: Tensor, size: Iterable[int]) -> Ten
 
 
 def choose(probabilities: Tensor, *, exclusive: bool) -> Tensor:
-    """K *S to bool K *S: above one half and, where regions exclude each other, the likeliest."""
+    """Threshold probabilities K *S at one half, to bool; with ``exclusive``, only the most probable region is kept."""
     chosen = probabilities > THRESHOLD
     if exclusive and len(chosen) > 1:
         first = torch.arange(len(chosen)).view(-1, *[1] * (chosen.ndim - 1))
@@ -102,7 +102,7 @@ def choose(probabilities: Tensor, *, exclusive: bool) -> Tensor:
 
 
 def dice_of(chosen: Tensor, truth: Tensor) -> list[float]:
-    """Dice of each region, bool K *S both; NaN where both are empty, 0 where one is."""
+    """Compute the Dice of each region of two masks, bool K *S; NaN where both are empty, 0 where one is."""
     found = import_optional("monai.metrics", "segmentation").compute_dice(
         chosen.unsqueeze(0).float(), truth.unsqueeze(0).float(), include_background=True, ignore_empty=False
     )[0]
@@ -111,9 +111,9 @@ def dice_of(chosen: Tensor, truth: Tensor) -> list[float]:
 
 
 def distance_of(chosen: Tensor, truth: Tensor, spacing: Tensor) -> list[float]:
-    """The 95th percentile of the Hausdorff distance of each region in mm, bool K *S both; NaN where either is empty.
+    """Compute the 95th percentile of the Hausdorff distance of each region in mm; NaN where either is empty.
 
-    Of both directions the larger percentile counts.
+    Both masks are bool K *S; ``spacing`` is in mm. The result is the larger of the percentiles of both directions.
     """
     hausdorff = import_optional("monai.metrics", "segmentation").compute_hausdorff_distance
     distances = []
@@ -121,7 +121,7 @@ def distance_of(chosen: Tensor, truth: Tensor, spacing: Tensor) -> list[float]:
         if one.any() and other.any():
             pair = (x.unsqueeze(0).unsqueeze(0).float() for x in (one, other))
             with warnings.catch_warnings():
-                # Of an argument that MONAI gives itself.
+                # MONAI warns about an argument that it passes itself.
                 warnings.simplefilter("ignore", FutureWarning)
                 found = hausdorff(*pair, include_background=True, percentile=PERCENTILE, spacing=spacing.tolist())
             distances.append(found.item())
@@ -131,7 +131,7 @@ def distance_of(chosen: Tensor, truth: Tensor, spacing: Tensor) -> list[float]:
 
 
 OnCase = Callable[[int, WholeCase, Tensor], None]
-"""Given every case's index, the case, and the regions chosen on the truth's grid, bool K *N."""
+"""Called with the index of a case, the case, and its prediction on the truth's grid, bool K *N."""
 
 
 @torch.no_grad()
@@ -139,17 +139,17 @@ def segment(
     module: nn.Module, cases: Iterable[tuple[list[int], WholeCase]], inference: Inference, *,
     on_case: OnCase | None = None,
 ) -> list[CaseScore]:  # fmt: skip
-    """Segment every case of every process, the network in evaluation mode; every process must call it.
+    """Segment the cases of all processes with the network in evaluation mode; every process must call it.
 
     Args:
         module: a :class:`engine.finetune.ForwardStep`, maybe replicated or distributed.
-        cases: of this process: (its index, the case on the CPU).
-        inference: how.
-        on_case: given, cases are compared with the truth as it came, distances are measured, and it is called with all
-            of them; else they are compared with the truth on the network's grid, which is quicker.
+        cases: cases of this process, ([index], case on the CPU).
+        inference: settings.
+        on_case: called with each case. If given, predictions are compared with the truth on its original grid, and
+            distances are computed; else they are compared on the network's grid, which is faster.
 
     Returns:
-        Scores by index.
+        The scores of all cases, in the order of their indices.
     """
     module = unwrapped(module)
     with evaluating(module):
@@ -160,7 +160,7 @@ def segment(
 def score_case(
     network: nn.Module, index: int, case: WholeCase, inference: Inference, on_case: OnCase | None
 ) -> CaseScore:
-    """One case; without finite outputs its loss is NaN, and so are its scores."""
+    """Segment and score one case; if its outputs are not finite, its loss and scores are NaN."""
     logits = window_logits(network, case.image, inference)
     unknown = [float("nan")] * len(logits)
     if not logits.isfinite().all():
@@ -179,25 +179,25 @@ def score_case(
 
 
 def validation_numbers(scores: list[CaseScore]) -> dict[str, float]:
-    """The mean loss, which chooses the epoch, and the mean Dice of all regions that are there."""
+    """Return the mean loss, which chooses the best epoch, and the mean of all defined Dice values."""
     known = [dice for score in scores for dice in score.dice if np.isfinite(dice)]
     return {"valid_loss": mean_loss(scores)} | ({"valid_dice": float(np.mean(known))} if known else {})
 
 
 def mean_loss(scores: Sequence[CaseScore]) -> float:
-    """Over one case or more."""
+    """Return the mean loss over one or more cases."""
     return float(np.mean([score.loss for score in scores]))
 
 
 def require_scores(scores: Sequence[CaseScore], *, split: str, name: Callable[[int], str]) -> None:
-    """No number can be told from outputs that are not finite.
+    """Require finite outputs for every case, since others have no score.
 
     Args:
-        scores: of a split.
-        split: which one, for the error.
-        name: of a case.
+        scores: scores of a split.
+        split: name of the split, for the error message.
+        name: returns the name of a case.
 
     Raises:
-        UserError: some case has none that are, or there is no case.
+        UserError: outputs for some case are not finite, or there is no case.
     """
     require_finite([name(score.case) for score in scores], [math.isfinite(score.loss) for score in scores], split=split)

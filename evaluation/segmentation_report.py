@@ -1,4 +1,4 @@
-"""What the one look at a segmentation's test split leaves: scores, pictures of slices and, where asked for, masks."""
+"""Report a segmentation on the test split: scores, pictures of slices and, on request, masks."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,18 +16,18 @@ from evaluation.segmentation import CaseScore, mean_loss
 from utils.distributed import gather
 from utils.records import WholeCase
 
-# Rows of overlays.png, the first cases of the test split.
+# Number of rows of overlays.png; they show the first cases of the test split.
 PICTURES = 6
 
 SaveMask = Callable[[int, np.ndarray], None]
-"""Given a case's index and the chosen regions, bool K *N."""
+"""Called with the index of a case and its prediction, bool K *N."""
 
 
 class CaseRecorder:
-    """Takes from every test case what pictures and files need, since whole cases do not stay in memory.
+    """Collects slices for pictures and saves masks, case by case, since whole cases do not stay in memory.
 
     Args:
-        save_mask: where the masks go, None for nowhere.
+        save_mask: saves the mask of a case; None to save no masks.
     """
 
     def __init__(self, save_mask: SaveMask | None) -> None:
@@ -41,19 +41,20 @@ class CaseRecorder:
             self.save_mask(index, chosen.numpy())
 
     def gathered(self, name: Callable[[int], str]) -> list[Overlay]:
-        """Of all processes, in the cases' order; every process must call it."""
+        """Gather the overlays of all processes, in the order of the cases; every process must call it."""
         everything = {index: planes for found in gather(self.overlays) for index, planes in found.items()}
         return [Overlay(name(index), *everything[index]) for index in sorted(everything)]
 
 
 def slice_of(case: WholeCase, chosen: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image H W, truth and prediction bool K H W: an image, or of a volume the slice in z with most of the truth.
+    """Return the image H W, and truth and prediction, bool K H W, of a 2D case or of one slice of a volume.
 
-    A volume without any of the truth shows the slice with most of the prediction, or its first.
+    The slice is the one along z with the largest area of the truth; if the truth is empty, with the largest area of the
+    prediction; if that is empty too, the first one.
     """
     truth = case.truth.bool()
     if truth.ndim == 3:
-        # Of an image that was shrunk the nearest pixels, so that the picture is on the truth's grid.
+        # An image that was shrunk is sampled at the nearest pixels, so that the picture is on the truth's grid.
         return _nearest(case, None).numpy(), truth.numpy(), chosen.numpy()
     area = next((a for x in (truth, chosen) if (a := x.any(dim=0).sum(dim=(0, 1))).any()), torch.zeros(1))
     z = int(area.argmax())
@@ -62,12 +63,12 @@ def slice_of(case: WholeCase, chosen: Tensor) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _nearest(case: WholeCase, z: int | None) -> Tensor:
-    """The first channel of the image at the truth's voxels, or at those of one slice: X Y (2D: H W)."""
+    """Sample the first channel of the image at the truth's pixels, H W, or at one slice of its voxels, X Y."""
     image = case.image[0]
     lengths = case.truth.shape[1:]
     for axis in range(2):
-        place = case.offset[axis] + case.step[axis] * torch.arange(lengths[axis], dtype=torch.float64)
-        image = image.index_select(axis, place.round().long().clamp(0, image.shape[axis] - 1))
+        position = case.offset[axis] + case.step[axis] * torch.arange(lengths[axis], dtype=torch.float64)
+        image = image.index_select(axis, position.round().long().clamp(0, image.shape[axis] - 1))
     if z is None:
         return image
     depth = round(float(case.offset[2] + case.step[2] * z))
@@ -77,10 +78,10 @@ def _nearest(case: WholeCase, z: int | None) -> Tensor:
 def describe_segmentation(
     scores: Sequence[CaseScore], regions: Sequence[str], *, patients: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """Dice and distance of every region with their intervals over patients, and how empty regions were counted.
+    """Return Dice and distance of every region with intervals over patients, and the number of empty regions.
 
-    Dice is 0 where only the truth or only the prediction has the region, and left out of the mean where neither has.
-    The distance is left out of the mean where either has none.
+    Dice is 0 if the region is empty in one of truth and prediction, and left out of the mean if it is empty in both. The
+    distance is left out of the mean if the region is empty in at least one.
     """
     dice, distance = (np.array([getattr(s, name) for s in scores]) for name in ("dice", "distance"))
     truth, predicted = (np.array([getattr(s, name) for s in scores]) > 0 for name in ("truth", "predicted"))
@@ -103,15 +104,15 @@ def report_segmentation(
     scores: Sequence[CaseScore], overlays: Sequence[Overlay], regions: Sequence[str], patients: Sequence[str], *,
     name: Callable[[int], str], seed: int, output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write scores and pictures; returns what ``results.json`` holds of them.
+    """Write scores and pictures; return the entries for ``results.json``.
 
     Args:
-        scores: of the test cases.
-        overlays: of some.
+        scores: scores of the test cases.
+        overlays: slices of some of them.
         regions: K names.
         patients: patient ID of each test case.
-        name: of a case.
-        seed: of the bootstrap.
+        name: returns the name of a case.
+        seed: seed of the bootstrap.
         output: the run's folder.
     """
     patient_ids = [patients[score.case] for score in scores]
@@ -123,7 +124,7 @@ def report_segmentation(
         counts = found["empty_regions"][region]
         if any(counts.values()):
             print(
-                f"{region}: not in truth nor prediction of {counts['in_both']} cases (not counted), missed in "
+                f"{region}: empty in truth and prediction of {counts['in_both']} cases (not counted), missed in "
                 f"{counts['missed']}, invented in {counts['invented']} (both Dice 0, no distance)", file=sys.stderr
             )  # fmt: skip
         value = found["dice"][region]["value"]

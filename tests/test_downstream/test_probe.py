@@ -141,7 +141,7 @@ def test_from_images_to_results(nih, tmp_path, monkeypatch, capsys):
         assert Image.open(out / f"roc_{kind}.png").width > 100
     assert json.loads((out / "run.json").read_text())["match"] == "120 of 120 entries matched"
     status, error = run(monkeypatch, capsys, *options)
-    assert status == 2 and "holds results.json" in error
+    assert status == 2 and "contains results.json" in error
 
 
 def test_uncertain_labels_are_left_out(chexpert, tmp_path, monkeypatch, capsys):
@@ -487,4 +487,4 @@ def test_missing_labels_and_packages_are_one_line_at_the_start(nih, tmp_path, mo
 def test_a_folder_of_another_run_is_left_alone(nih, tmp_path, monkeypatch, capsys):
     (tmp_path / "state").mkdir()
     status, error = run(monkeypatch, capsys, *probing(nih, tmp_path, nih / "lists"))
-    assert status == 2 and "holds state of another run" in error and not (tmp_path / "run.json").exists()
+    assert status == 2 and "contains state of another run" in error and not (tmp_path / "run.json").exists()
