@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from data.catalog.labels import CLASSES
 from data.catalog.list_folders import ListFolders
+from data.catalog.xrays import XRAYS
 from data.datasets.candidates import CUBE, CandidateSplits, open_candidates
 from data.datasets.classification import ClassificationSplits, open_classification
 from data.inputs import AugmentedCubes, AugmentedInputs, eval_cubes, eval_inputs
@@ -70,10 +70,10 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
 
 
 def xray_recipe(context: RunContext) -> Recipe:
-    """14 findings of chest X-rays."""
+    """Findings of chest X-rays."""
     options = context.options
     return classification_of(
-        context, xray_splits(options, context.lists, options.ratio), classes=CLASSES[options.n],
+        context, xray_splits(options, context.lists, options.ratio), classes=XRAYS[options.n].classes,
         augment=AugmentedInputs(options.global_size), make_eval_inputs=eval_inputs,
         eval_loss=known_cross_entropy,
     )  # fmt: skip

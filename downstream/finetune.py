@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from data.catalog.xrays import XRAYS
 from data.loader import Loader
 from downstream.classification import candidate_recipe, xray_recipe
 from downstream.segmentation import segmentation_recipe
@@ -29,8 +30,7 @@ from utils.seeding import seed_of
 from utils.world import World
 
 RECIPES: dict[str, Callable[[RunContext], Recipe]] = {
-    "chest": xray_recipe,
-    "chexpert": xray_recipe,
+    **dict.fromkeys(XRAYS, xray_recipe),
     "luna": candidate_recipe,
     **dict.fromkeys(SEGMENTED, segmentation_recipe),
 }

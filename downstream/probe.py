@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.catalog.labels import CLASSES
 from data.catalog.list_folders import ListFolders
+from data.catalog.xrays import XRAYS
 from data.datasets.probe_subsets import eval_candidates, eval_images
 from data.evaluation_loader import EvaluationLoader
 from data.inputs import eval_cubes, eval_inputs
@@ -49,11 +49,11 @@ class ProbeData(NamedTuple):
 
 
 def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
-    """14 findings of chest X-rays."""
+    """Findings of chest X-rays."""
     splits = xray_splits(options, lists, options.ratio)
     # Fine-tuning trains on random boxes of whole images; a probe learns from what it is scored on, the centre.
     train = eval_images(splits.train, options.global_size)
-    return ProbeData(train, splits.valid, splits.test, splits.test_source, CLASSES[options.n], eval_inputs)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, XRAYS[options.n].classes, eval_inputs)
 
 
 def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
@@ -64,8 +64,7 @@ def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
 
 
 PROBED: dict[str, Callable[[Options, ListFolders], ProbeData]] = {
-    "chest": xray_probe,
-    "chexpert": xray_probe,
+    **dict.fromkeys(XRAYS, xray_probe),
     "luna": candidate_probe,
 }
 
@@ -148,7 +147,7 @@ def prepare_epoch_probe(options: Options, lists: ListFolders, device: torch.devi
     def make(encoder: nn.Module, precision: Precision, layout: torch.memory_format) -> EpochProbe:
         return EpochProbe(
             ForwardStep(PooledFeatures(encoder), precision, layout), train=train_batches, valid=valid_batches,
-            make_inputs=eval_inputs, device=device, classes=CLASSES[options.n], patients=valid.patients,
+            make_inputs=eval_inputs, device=device, classes=XRAYS[options.n].classes, patients=valid.patients,
             neighbours=options.probe_neighbours, every=options.probe_every, epochs=options.epochs,
         )  # fmt: skip
 

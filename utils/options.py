@@ -33,6 +33,7 @@ DATASETS = {
     "folder": DataSet((2, 3), (FINETUNE,), segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
+XRAYS = tuple(name for name, dataset in DATASETS.items() if 2 in dataset.dims and PRETASK in dataset.phases)
 
 METHOD, DATA, LABELS = "what is trained, as published", "data and views", "fine-tuning and probes"
 MACHINE, RUN = "machine", "run"
@@ -179,8 +180,8 @@ class Options:
     )  # fmt: skip
 
     probe_every: int = option(
-        PROBES, "pre-training on chest and chexpert: epochs between probes of the encoder, 0 for none; changes nothing "
-        "else", default=0, phases=(PRETASK,), datasets=("chest", "chexpert"), may_change=True, type=_count,
+        PROBES, f"pre-training on {' and '.join(XRAYS)}: epochs between probes of the encoder, 0 for none; changes "
+        "nothing else", default=0, phases=(PRETASK,), datasets=XRAYS, may_change=True, type=_count,
     )  # fmt: skip
     probe_images: int = option(
         PROBES, "with --probe_every: labelled images that a probe looks at; it learns from three quarters of them",

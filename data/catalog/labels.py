@@ -17,7 +17,6 @@ CHEXPERT_FINDINGS = (
     "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
     "Support Devices",
 )  # fmt: skip
-CLASSES = {"chest": FINDINGS, "chexpert": CHEXPERT_FINDINGS}
 UNCERTAIN = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
 
 Labels = Mapping[str, tuple[float, ...]]

@@ -19,7 +19,8 @@ SPLITS = ("train", "valid", "test")
 Names = Callable[[NameList], NameList]
 
 
-def _as_they_are(names: NameList) -> NameList:
+def keep_names(names: NameList) -> NameList:
+    """Names of a list that are those of the index already."""
     return names
 
 
@@ -72,7 +73,7 @@ class ListFolders:
         paths = (list_path(folder, name, split) for folder in self.search)
         return next((path for path in paths if path.exists()), None)
 
-    def read(self, name: str, split: str, index: FileIndex, clean: Names = _as_they_are) -> ListedFiles | None:
+    def read(self, name: str, split: str, index: FileIndex, clean: Names = keep_names) -> ListedFiles | None:
         """A list and the files that it names; None where there is none, or an empty one of a split that may be empty.
 
         Args:
@@ -106,7 +107,7 @@ class ListFolders:
 
 def open_list(
     lists: ListFolders, name: str, index: FileIndex, *, make: Callable[[Path], None], split: str = "train",
-    what: str = "images", within: str = "", clean: Names = _as_they_are,
+    what: str = "images", within: str = "", clean: Names = keep_names,
 ) -> ListedFiles:  # fmt: skip
     """A list, made where there is none, and the files that it names.
 

@@ -21,6 +21,11 @@ def chexpert_patient(name: str) -> str:
     return "/".join(name.split("/")[:2])
 
 
+def chexpert_patients(names: Sequence[str]) -> list[str]:
+    """The patient ID of each image, see :func:`chexpert_patient`."""
+    return [chexpert_patient(name) for name in names]
+
+
 def chest_patients(names: Sequence[str], table: Mapping[str, str]) -> list[str]:
     """The patient of each image of NIH's pattern of names, or of a table.
 

@@ -1,72 +1,95 @@
-"""Chest X-rays and their lists, of either data set."""
+"""The 2D data sets, one record each, and the images, lists and labels of one of them."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data.catalog.chest import index_chest, make_chest_lists
+from data.catalog.chest import FINDINGS, find_chest_table, index_chest, make_chest_lists
 from data.catalog.chexpert import TRAIN, index_chexpert, make_chexpert_list, strip_root_folder
 from data.catalog.file_index import FileIndex, ListedFiles
 from data.catalog.joins import note_join
+from data.catalog.labels import CHEXPERT_FINDINGS, chest_labels, read_chexpert_labels
 from data.catalog.list_folders import ListFolders, listed_side, open_list
-from data.catalog.names import NameList
+from data.catalog.patients import chest_patients, chexpert_patients
+from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest, XrayDataset
+
+
+def _make_chest_lists(request: ListRequest) -> None:
+    make_chest_lists(request.root, request.folder, request.files, seed=request.seed, test_list=request.test_list)
+
+
+def _read_chest_labels(request: LabelRequest) -> LabelTable:
+    table = find_chest_table(request.root)
+    patients_of = partial(chest_patients, table=table.patients if table else {})
+    return LabelTable(chest_labels(request.lists, table), patients_of)
+
+
+def _make_chexpert_list(request: ListRequest) -> None:
+    make_chexpert_list(request.root, request.folder, request.files, seed=request.seed, max_bad=request.max_bad)
+
+
+def _read_chexpert_labels(request: LabelRequest) -> LabelTable:
+    return LabelTable(read_chexpert_labels(request.root, uncertain=request.uncertain), chexpert_patients)
+
+
+XRAYS = {
+    "chest": XrayDataset(
+        classes=FINDINGS, index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels
+    ),
+    "chexpert": XrayDataset(
+        classes=CHEXPERT_FINDINGS, index_images=index_chexpert, make_lists=_make_chexpert_list,
+        read_labels=_read_chexpert_labels, clean=strip_root_folder, within=TRAIN,
+    ),
+}  # fmt: skip
 
 
 class Xrays(NamedTuple):
-    """What differs between NIH's and CheXpert's images: values, not branches."""
+    """A 2D data set in a folder."""
 
     name: str
+    root: Path
     files: FileIndex
     lists: ListFolders
-    make: Callable[[Path], None]
-    """Makes the lists in a folder."""
-    clean: Callable[[NameList], NameList]
-    """The names of a list to those of the index."""
-    within: str
-    """How the names begin of the images that should be in a list."""
+    seed: int
+    max_bad: float
 
     def open_list(self, split: str) -> ListedFiles:
-        """A list, made where there is none."""
+        """The list of a split, made where there is none."""
+        dataset = XRAYS[self.name]
         return open_list(
-            self.lists, self.name, self.files, make=self.make, split=split, within=self.within, clean=self.clean
-        )
+            self.lists, self.name, self.files, make=self._make_lists, split=split, within=dataset.within,
+            clean=dataset.clean,
+        )  # fmt: skip
+
+    def _make_lists(self, folder: Path) -> None:
+        # The test list is looked up only now: reading the training list may have passed over lists of other data.
+        test_list = self.lists.find(self.name, "test")
+        XRAYS[self.name].make_lists(ListRequest(folder, self.root, self.files, self.seed, self.max_bad, test_list))
 
     def open_test_list(self) -> ListedFiles | None:
         """The test list; None where there is none."""
-        listed = self.lists.read(self.name, "test", self.files, self.clean)
+        listed = self.lists.read(self.name, "test", self.files, XRAYS[self.name].clean)
         if listed is not None:
             note_join(listed.source, listed_side(listed))
         return listed
+
+    def read_labels(self, lists: Sequence[Path], uncertain: str) -> LabelTable:
+        """Labels and patients, see :class:`LabelRequest`."""
+        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, uncertain))
 
 
 def find_xrays(*, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:
     """The images of a data set.
 
     Args:
-        name: ``'chest'`` or ``'chexpert'``.
+        name: a key of XRAYS.
         root: the data set's folder.
         lists: where lists are.
         seed: of lists that are made.
-        max_bad: share of the rows of CheXpert's table that may have no image.
+        max_bad: share of the rows of a table that may have no image, where lists are made from one.
 
     Raises:
         UserError: no images.
     """
-    return {"chest": _find_chest, "chexpert": _find_chexpert}[name](root, lists, seed, max_bad)
-
-
-def _find_chest(root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:
-    index = index_chest(root)
-
-    def make(folder: Path) -> None:
-        # Looked for now: lists of other data have been passed over.
-        make_chest_lists(root, folder, index, seed=seed, test_list=lists.find("chest", "test"))
-
-    return Xrays("chest", index, lists, make, lambda names: names, "")
-
-
-def _find_chexpert(root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:
-    index = index_chexpert(root)
-    make = partial(make_chexpert_list, root, index=index, seed=seed, max_bad=max_bad)
-    return Xrays("chexpert", index, lists, make, strip_root_folder, TRAIN)
+    return Xrays(name, Path(root), XRAYS[name].index_images(Path(root)), lists, seed, max_bad)

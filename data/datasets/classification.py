@@ -1,7 +1,6 @@
 """The data sets of classification: images with labels, split by patient, and what the network is shown of them."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.chest import find_chest_table
 from data.catalog.file_index import ListedFiles
 from data.catalog.joins import Side, first_names, note_join
-from data.catalog.labels import Labels, as_array, chest_labels, read_chexpert_labels
+from data.catalog.labels import Labels, as_array
 from data.catalog.list_folders import ListFolders
 from data.catalog.names import NameList
-from data.catalog.patients import chest_patients, chexpert_patient
 from data.catalog.splits import split_by_patient
 from data.catalog.xrays import find_xrays
 from data.datasets.images import ImageFiles
@@ -77,7 +74,7 @@ def open_classification(
     Listed images that have no row in the table of labels are left out, and counted on stderr.
 
     Args:
-        name: ``'chest'`` or ``'chexpert'``.
+        name: a key of :data:`data.catalog.xrays.XRAYS`.
         root: the data set's folder.
         lists: where lists are; those that are not there are made, as for pre-training.
         ratio: the share of the list that pre-trains.
@@ -94,7 +91,7 @@ def open_classification(
     _, rest = xrays.open_list("train").cut(ratio)
     tests = xrays.open_test_list()
     given = [Path(listed.source) for listed in (rest, tests) if listed is not None]
-    labels, patients_of = _read_tables(name, root, given, uncertain)
+    labels, patients_of = xrays.read_labels(given, uncertain)
     names = _usable(rest, labels, max_bad)
     test = _usable(tests, labels, max_bad) if tests is not None else []
     every = [*names, *test]
@@ -110,16 +107,6 @@ def open_classification(
 
     source = Path(tests.source).name if tests else "a fifth of the patients, held out"
     return ClassificationSplits(files(splits.train, 0), files(splits.valid, size), files(splits.test, size), source)
-
-
-def _read_tables(
-    name: str, root: str | Path, lists: Sequence[Path], uncertain: str
-) -> tuple[Labels, Callable[[list[str]], list[str]]]:
-    """Labels by image, and what gives the patients of images."""
-    if name == "chexpert":
-        return read_chexpert_labels(root, uncertain=uncertain), lambda names: list(map(chexpert_patient, names))
-    table = find_chest_table(root)
-    return chest_labels(lists, table), partial(chest_patients, table=table.patients if table else {})
 
 
 def _usable(listed: ListedFiles, labels: Labels, max_bad: float) -> list[str]:

@@ -27,7 +27,7 @@ def open_dataset(
     in the folder, and what of the folder is in no list, is said on stderr.
 
     Args:
-        name: ``'chest'``, ``'chexpert'`` or ``'luna'``.
+        name: ``'luna'``, or a key of :data:`data.catalog.xrays.XRAYS`.
         root: the data set's folder.
         lists: where lists are.
         ratio: share of the list.

@@ -1,0 +1,63 @@
+"""The record of a 2D data set: what differs between data sets of X-rays, as values and functions."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data.catalog.file_index import FileIndex
+from data.catalog.labels import Labels
+from data.catalog.list_folders import keep_names
+from data.catalog.names import NameList
+
+
+class ListRequest(NamedTuple):
+    """What lists are made from."""
+
+    folder: Path
+    """Where lists are written, as ``{name}_{split}.txt``."""
+    root: Path
+    """The data set's folder."""
+    files: FileIndex
+    """The images in it."""
+    seed: int
+    """Of the splits and of the order."""
+    max_bad: float
+    """Share of the rows of a table that may have no image."""
+    test_list: Path | None
+    """A test list that exists already: it is held out, and not made."""
+
+
+class LabelRequest(NamedTuple):
+    """What labels are read from."""
+
+    root: Path
+    """The data set's folder."""
+    lists: Sequence[Path]
+    """The training list and, if there is one, the test list; their lines may hold labels."""
+    uncertain: str
+    """What an uncertain label becomes: ``'ones'``, ``'zeros'`` or ``'ignore'``."""
+
+
+class LabelTable(NamedTuple):
+    """Labels and patients of images, by their names in the index."""
+
+    labels: Labels
+    patients_of: Callable[[Sequence[str]], list[str]]
+    """Names of images to the patient ID of each."""
+
+
+class XrayDataset(NamedTuple):
+    """A 2D data set; its functions raise UserError where the data is not as expected."""
+
+    classes: tuple[str, ...]
+    """The names of the labels, in their order."""
+    index_images: Callable[[Path], FileIndex]
+    """The data set's folder to its images by name."""
+    make_lists: Callable[[ListRequest], None]
+    """Writes ``{name}_train.txt``, and lists of other splits where the data set defines them."""
+    read_labels: Callable[[LabelRequest], LabelTable]
+    """Reads what fine-tuning and probes need."""
+    clean: Callable[[NameList], NameList] = keep_names
+    """The names of a list to those of the index."""
+    within: str = ""
+    """Only images whose names begin so are expected in a list."""
