@@ -1,4 +1,4 @@
-"""Segmentation as a task."""
+"""The segmentation task."""
 
 from functools import partial
 from pathlib import Path
@@ -25,14 +25,14 @@ from models.segmentation import build_segmenter
 
 
 def segmentation_recipe(context: RunContext) -> Recipe:
-    """Regions of images, one sigmoid output each."""
+    """Return the recipe of a segmentation, with one sigmoid output per region."""
     options, world, device, lists = context
     require_segmentation()
-    flat = (options.global_size, options.global_size)
-    crop = flat if options.d == 2 else options.crop or CROPS[options.n]
+    square = (options.global_size, options.global_size)
+    crop = square if options.d == 2 else options.crop or CROPS[options.n]
     splits = open_segmentation(
         name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, dim=options.d,
-        crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", longest=options.image_size,
+        crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", max_side=options.image_size,
         cache=options.cache, max_bad=options.max_bad,
     )  # fmt: skip
     layout, output = splits.layout, Path(options.output)
@@ -50,11 +50,11 @@ def segmentation_recipe(context: RunContext) -> Recipe:
     def validate(module: nn.Module) -> dict[str, float]:
         return validation_numbers(scores_of(module, splits.valid, "validation")[0])
 
-    def keep_mask(index: int, chosen: Any) -> None:
+    def write_mask(index: int, chosen: Any) -> None:
         save_mask(output / "masks", splits.test.cases[index], regions_to_mask(chosen, layout.regions))
 
     def test(module: nn.Module) -> dict[str, Any]:
-        recorder = CaseRecorder(keep_mask if options.save_masks else None)
+        recorder = CaseRecorder(write_mask if options.save_masks else None)
         scores, broken = scores_of(module, splits.test, "test", recorder)
         overlays = recorder.gathered(splits.test.name)
         if not world.is_main:

@@ -1,4 +1,4 @@
-"""What differs between fine-tuning tasks: values, not branches."""
+"""The values in which fine-tuning tasks differ, and what fine-tuning and probes share."""
 
 import sys
 from collections.abc import Callable
@@ -21,13 +21,13 @@ FROM_SCRATCH = "from scratch"
 
 
 class Split(RawDataset, Protocol):
-    """Samples, and the patient ID of each."""
+    """Samples of one split, and the patient ID of each."""
 
     patients: list[str]
 
 
 class Splits(Protocol):
-    """The data of one fine-tuning; no patient is in two of them."""
+    """The three splits of a data set; no patient is in more than one of them."""
 
     @property
     def train(self) -> Split: ...
@@ -40,20 +40,21 @@ class Splits(Protocol):
 
 
 class Recipe(NamedTuple):
-    """What differs between tasks: values, not branches."""
+    """The values in which tasks differ."""
 
     splits: Splits
     build_model: Callable[..., Any]
     make_inputs: Callable[[Any, torch.Generator], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
     validate: Callable[[nn.Module], dict[str, float]]
-    """Every process calls it; ``valid_loss`` chooses the epoch."""
+    """Evaluates on the validation split; every process calls it. ``valid_loss`` chooses the best epoch."""
     test: Callable[[nn.Module], dict[str, Any]]
-    """Every process calls it; the main one writes files, and returns what ``results.json`` holds."""
+    """Evaluates on the test split; every process calls it. The main one writes files and returns the entries for
+    ``results.json``, the others an empty dict."""
 
 
 class RunContext(NamedTuple):
-    """Where a run computes, and where its lists are."""
+    """Options, processes, device and list folders of a run."""
 
     options: Options
     world: World
@@ -61,7 +62,7 @@ class RunContext(NamedTuple):
     lists: ListFolders
 
     def eval_batches(self, split: Split, batch_size: int) -> EvaluationLoader:
-        """This process's share of all samples of a split."""
+        """Return batches of this process's share of the samples of a split, each sample once."""
         options, world = self.options, self.world
         return EvaluationLoader(
             split, batch_size=batch_size, workers=options.workers, rank=world.rank, world_size=world.size,
@@ -70,22 +71,22 @@ class RunContext(NamedTuple):
 
 
 def run_lists(options: Options, world: World) -> ListFolders:
-    """The folders of lists of a fine-tuning or a probe."""
+    """Return the folders with the lists of a fine-tuning or a probe."""
     return ListFolders.of_run(
         typed=options.lists, output=options.output, weight=options.weight, resume=options.resume, is_main=world.is_main
     )
 
 
 def broken_samples(batches: EvaluationLoader) -> dict[str, str]:
-    """What all processes found broken."""
+    """Return the broken samples that all processes found, by name with the reason."""
     return {name: reason for found in gather(batches.bad) for name, reason in found.items()}
 
 
 def load_weight(encoder: nn.Module, options: Options, world: World) -> Match | None:
-    """Load ``--weight`` into an encoder, and say what of it was used; None and nothing with ``--weight none``.
+    """Load ``--weight`` into an encoder, print and return what matched; with ``--weight none``, load nothing.
 
     Raises:
-        UserError: the file cannot be read, or is of another network.
+        UserError: the file cannot be read, or belongs to another network.
     """
     match = None if options.weight in (None, "none") else load_weights(encoder, options.weight)
     if world.is_main:
@@ -94,7 +95,7 @@ def load_weight(encoder: nn.Module, options: Options, world: World) -> Match | N
 
 
 def describe_run(options: Options, splits: Splits, match: Match | None, devices: list[torch.device]) -> dict[str, Any]:
-    """What ``run.json`` says of the run."""
+    """Return the entries for ``run.json``."""
     return {
         "options": options.as_dict(),
         **describe_program(),

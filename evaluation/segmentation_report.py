@@ -80,8 +80,8 @@ def describe_segmentation(
 ) -> dict[str, Any]:
     """Return Dice and distance of every region with intervals over patients, and the number of empty regions.
 
-    Dice is 0 if the region is empty in one of truth and prediction, and left out of the mean if it is empty in both. The
-    distance is left out of the mean if the region is empty in at least one.
+    Dice is 0 if the region is empty in one of truth and prediction, and left out of the mean if it is empty in both.
+    The distance is left out of the mean if the region is empty in at least one.
     """
     dice, distance = (np.array([getattr(s, name) for s in scores]) for name in ("dice", "distance"))
     truth, predicted = (np.array([getattr(s, name) for s in scores]) > 0 for name in ("truth", "predicted"))
