@@ -19,6 +19,7 @@ from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.curves import CurvePictures
 from engine.memory_format import memory_format
+from engine.optimizers import build_optimizer
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
 from engine.precision import Precision
@@ -100,7 +101,7 @@ def pretrain(options: Options, world: World) -> None:
     )
     dataset = open_dataset(
         name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed,
-        longest=options.image_size, max_bad=options.max_bad,
+        max_side=options.image_size, max_bad=options.max_bad,
     )  # fmt: skip
     make_probe = prepare_probe(options, lists, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
@@ -124,9 +125,10 @@ def pretrain(options: Options, world: World) -> None:
         seed=options.seed, rank=world.rank,
         probe=make_probe(dimension.weights_of(model), precision, dimension.memory_format),
     )  # fmt: skip
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
-    )
+    optimizer = build_optimizer(
+        options.optimizer, model.parameters(), lr=options.lr, momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )  # fmt: skip
     about = {
         "options": options.as_dict(),
         **describe_program(),

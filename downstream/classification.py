@@ -65,7 +65,7 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
     """Labelled chest X-rays: the list after ``ratio``, and the test list."""
     return open_classification(
         name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
-        size=options.global_size, uncertain=options.uncertain, longest=options.image_size, max_bad=options.max_bad,
+        size=options.global_size, uncertain=options.uncertain, max_side=options.image_size, max_bad=options.max_bad,
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class ReadSpec(NamedTuple):
     """The values that a mask may have."""
     hounsfield: bool = False
     """CT: resampled to 1 mm and scaled as for pre-training; else each channel from its least to its largest value."""
-    longest: int = 0
+    max_side: int = 0
     """2D: images are shrunk so that no side is longer, in pixels; 0 for as they are."""
 
 
@@ -89,7 +89,7 @@ def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
     if reading.dim == 2:
         image = read_grey(case.images[0])
         _require_size(case.mask, labels, case.images[0], image)
-        return _prepare_image(image, labels, reading.longest)
+        return _prepare_image(image, labels, reading.max_side)
     first, grid = read_volume(case.images[0])
 
     def beside(path: Path, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
@@ -116,8 +116,8 @@ def _require_size(path: Path, values: np.ndarray, image: Path, first: np.ndarray
         raise UserError(f"{path}: expected {kind} of the size of {image}, {first.shape}, got {values.shape}")
 
 
-def _prepare_image(image: np.ndarray, labels: np.ndarray, longest: int) -> tuple[Prepared, ReferenceMask]:
-    factor = longest / max(image.shape) if longest and longest < max(image.shape) else 1.0
+def _prepare_image(image: np.ndarray, labels: np.ndarray, max_side: int) -> tuple[Prepared, ReferenceMask]:
+    factor = max_side / max(image.shape) if max_side and max_side < max(image.shape) else 1.0
     small, small_labels = image, labels
     if factor < 1:
         height, width = (max(1, round(n * factor)) for n in image.shape)

@@ -67,7 +67,7 @@ class ClassificationSplits(NamedTuple):
 
 def open_classification(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
-    longest: int = 0, max_bad: float = 0.01,
+    max_side: int = 0, max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
     """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
@@ -81,7 +81,7 @@ def open_classification(
         seed: of the splits, and of the order of a list that is made.
         size: side of an input in pixels.
         uncertain: CheXpert: ``'ones'``, ``'zeros'`` or ``'ignore'``.
-        longest: longest side of an image in pixels, 0 for as it is.
+        max_side: longest side of an image in pixels, 0 for as it is.
         max_bad: share of the listed images that may be missing.
 
     Raises:
@@ -102,7 +102,7 @@ def open_classification(
 
     def files(split: list[str], central: int) -> LabelledFiles:
         listed = xrays.files.join(NameList.of(split), source=rest.source)
-        images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, longest=longest)
+        images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
         return LabelledFiles(images, as_array(labels, split), [patients[n] for n in split], central=central)
 
     source = Path(tests.source).name if tests else "a fifth of the patients, held out"

@@ -19,14 +19,14 @@ from utils.errors import UserError
 MOST_CLASSES = 32
 
 
-def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: bool = False, longest: int = 0) -> Layout:
+def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: bool = False, max_side: int = 0) -> Layout:
     """``images/*`` and ``masks/*`` of the same name but for the ending, ``patients.csv`` and ``test.txt`` if there.
 
     Args:
         root: the data set's folder.
         dim: 2 for PNG or JPEG images with PNG masks, 3 for ``.nii``, ``.nii.gz``, ``.mhd``, ``.mha`` or ``.npy``.
         classes: the values of masks are 0 to this; with 1 any value above 0 is the one class; 0: those found in them.
-        hounsfield, longest: as in :class:`data.datasets.cases.ReadSpec`.
+        hounsfield, max_side: as in :class:`data.datasets.cases.ReadSpec`.
 
     Raises:
         UserError: no images, an image without a mask, or two of one name; a table that is no table; no classes.
@@ -47,7 +47,7 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
     known = (0, *sorted({label for region in regions for label in region.labels}))
     listed = root / "test.txt"
     test = _read_test(listed, images) if listed.exists() else []
-    reading = ReadSpec(dim, known, hounsfield=hounsfield, longest=longest)
+    reading = ReadSpec(dim, known, hounsfield=hounsfield, max_side=max_side)
     return Layout(cases, test, "test.txt", regions, reading, exclusive=True)
 
 

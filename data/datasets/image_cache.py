@@ -60,7 +60,7 @@ class CachedImages(ImageFiles):
     """
 
     def __init__(self, files: ImageFiles, folder: str | Path, *, size: int) -> None:
-        super().__init__(files.folders, files.names, files.folder_of, longest=size)
+        super().__init__(files.folders, files.names, files.folder_of, max_side=size)
         self.folder, self.size = Path(folder), size
         self.stem = f"{self.fingerprint}_{size}"
 

@@ -21,11 +21,11 @@ class ImageFiles:
         folders: where images lie.
         names: of the images, relative to their folder.
         folder_of: which folder each image is in.
-        longest: images are shrunk so that no side is longer, in pixels; 0 for as they are.
+        max_side: images are shrunk so that no side is longer, in pixels; 0 for as they are.
     """
 
-    def __init__(self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, longest: int = 0) -> None:
-        self.folders, self.names, self.folder_of, self.longest = list(folders), names, folder_of, longest
+    def __init__(self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, max_side: int = 0) -> None:
+        self.folders, self.names, self.folder_of, self.max_side = list(folders), names, folder_of, max_side
         self.fingerprint = fingerprint(names)
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class ImageFiles:
         return self.folders[self.folder_of[index]] / self.names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return (torch.from_numpy(read_grey(self.path(index), self.longest)).unsqueeze(0),)
+        return (torch.from_numpy(read_grey(self.path(index), self.max_side)).unsqueeze(0),)
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawImages:
         """Images side by side, each in the upper left corner of the largest height and width."""

@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 def open_dataset(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, split: str = "train",
-    longest: int = 0, max_bad: float = 0.01,
+    max_side: int = 0, max_bad: float = 0.01,
 ) -> ImageFiles | CropFiles:  # fmt: skip
     """The samples that pre-train: the first ``ratio`` of the list of ``split``.
 
@@ -33,7 +33,7 @@ def open_dataset(
         ratio: share of the list.
         seed: of the order of a list that is made.
         split: ``'train'`` or ``'valid'``.
-        longest: 2D: longest side of an image in pixels, 0 for as it is.
+        max_side: 2D: longest side of an image in pixels, 0 for as it is.
         max_bad: share of the listed images or scans that may be missing; they are left out.
 
     Raises:
@@ -43,7 +43,7 @@ def open_dataset(
         return _open_crops(Path(root), lists, ratio, seed, split, max_bad)
     xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
     listed = _first(xrays.open_list(split), ratio).found(max_bad=max_bad)
-    return ImageFiles(xrays.files.folders, listed.names, listed.folder_of, longest=longest)
+    return ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
 
 
 def _open_crops(root: Path, lists: ListFolders, ratio: float, seed: int, split: str, max_bad: float) -> CropFiles:

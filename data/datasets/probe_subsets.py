@@ -19,7 +19,7 @@ def eval_images(part: LabelledFiles, size: int, *, at_most: int | None = None, s
     chosen = sorted(numpy_generator(seed, "probe").permutation(len(part))[:at_most].tolist())
     images = part.images
     names = NameList.of(images.name(i) for i in chosen)
-    fewer = ImageFiles(images.folders, names, images.folder_of[chosen], longest=images.longest)
+    fewer = ImageFiles(images.folders, names, images.folder_of[chosen], max_side=images.max_side)
     return LabelledFiles(fewer, part.labels[chosen].numpy(), [part.patients[i] for i in chosen], central=size)
 
 

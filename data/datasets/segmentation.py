@@ -118,7 +118,7 @@ class SegmentationSplits(NamedTuple):
 
 def open_segmentation(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, dim: int, crop: Sequence[int],
-    classes: int = 0, hounsfield: bool = False, longest: int = 0, cache: str | None = None, max_bad: float = 0.01,
+    classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
     """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
@@ -131,7 +131,7 @@ def open_segmentation(
         lists: where lists are.
         ratio: the share of the list that is left out, as for what pre-trained on it.
         seed: of the order, of the splits and of the crops.
-        dim, classes, hounsfield, longest: as in :func:`find_folder`.
+        dim, classes, hounsfield, max_side: as in :func:`find_folder`.
         crop: voxels of a crop.
         cache: folder of prepared cases, None for none.
         max_bad: share of the listed cases that may be missing.
@@ -142,7 +142,7 @@ def open_segmentation(
     finders: dict[str, Callable[[], Layout]] = {
         "brats": lambda: find_brats(root),
         "lits": lambda: find_lits(root),
-        "folder": lambda: find_folder(root, dim, classes=classes, hounsfield=hounsfield, longest=longest),
+        "folder": lambda: find_folder(root, dim, classes=classes, hounsfield=hounsfield, max_side=max_side),
     }
     layout = finders[name]()
     cases = _by_name(layout.cases)

@@ -26,7 +26,7 @@ TURNS = {
 }  # fmt: skip
 
 
-def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
+def read_grey(path: str | Path, max_side: int = 0) -> np.ndarray:
     """Read an image of any mode as uint8 grey, H W, turned as its EXIF says.
 
     Colour is turned to grey by ITU-R 601 weights, and transparency is dropped. 16-bit images are scaled so that white
@@ -35,7 +35,7 @@ def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
 
     Args:
         path: a PNG or JPEG file.
-        longest: shrink so that no side is longer, in pixels; 0 for the size as it is.
+        max_side: shrink so that no side is longer, in pixels; 0 for the size as it is.
 
     Raises:
         UserError: the file is missing, empty, cut short, damaged, no image, or claims an absurd number of pixels; it is
@@ -44,11 +44,11 @@ def read_grey(path: str | Path, longest: int = 0) -> np.ndarray:
     with opened_image(path, ("PNG", "JPEG"), "an image", "a PNG or JPEG image") as image:
         deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))  # unknown once pixels are loaded
         turn = turn_of(image)
-        if longest and image.format == "JPEG":
-            image.draft("L", (longest, longest))
+        if max_side and image.format == "JPEG":
+            image.draft("L", (max_side, max_side))
         grey = _grey(image, path, deep=deep)
-        if longest and max(grey.size) > longest:
-            scale = longest / max(grey.size)
+        if max_side and max(grey.size) > max_side:
+            scale = max_side / max(grey.size)
             size = max(1, round(grey.width * scale)), max(1, round(grey.height * scale))
             grey = grey.resize(size, Image.Resampling.BILINEAR)
         return np.array(grey if turn is None else grey.transpose(turn), dtype=np.uint8)

@@ -53,9 +53,9 @@ def test_other_settings_and_versions_are_prepared_anew(tmp_path, cases, capsys, 
     fill(tmp_path / "cache", cases[:2])
     if what == "version":
         monkeypatch.setattr(case_cache, "VERSION", case_cache.VERSION + 1)
-    fill(tmp_path / "cache", cases, READING if what == "version" else READING._replace(longest=3))
+    fill(tmp_path / "cache", cases, READING if what == "version" else READING._replace(max_side=3))
     assert "--cache: 2 of 3 cases in" in capsys.readouterr().err
-    fill(tmp_path / "cache", cases, READING if what == "version" else READING._replace(longest=3))
+    fill(tmp_path / "cache", cases, READING if what == "version" else READING._replace(max_side=3))
     assert capsys.readouterr().err == ""
 
 

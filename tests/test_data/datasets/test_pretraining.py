@@ -116,7 +116,7 @@ def test_a_broken_image_is_told_by_its_file(tmp_path):
 def test_large_images_are_shrunk_when_asked(tmp_path):
     write_image(tmp_path / "nih" / "a.png", 9, size=(40, 60))
     assert open_chest(tmp_path)[0][0].shape == (1, 40, 60)
-    assert open_chest(tmp_path, longest=30)[0][0].shape == (1, 20, 30)
+    assert open_chest(tmp_path, max_side=30)[0][0].shape == (1, 20, 30)
 
 
 def test_images_of_different_sizes_lie_in_the_upper_left_corner(tmp_path):

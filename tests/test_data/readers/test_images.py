@@ -108,7 +108,7 @@ def test_images_and_masks_are_turned_as_their_exif_says(tmp_path, name, orientat
     exif[0x0112] = orientation
     path = save(tmp_path, Image.fromarray(np.ascontiguousarray(stored_as(orientation))), name, exif=exif, quality=100)
     assert np.abs(read_grey(path).astype(int) - UPRIGHT).max() <= (3 if name == "x.jpg" else 0)
-    small = read_grey(path, longest=32)
+    small = read_grey(path, max_side=32)
     assert small.shape == (20, 32) and small[:4, :14].min() > 230 and small[6:].max() < 20 > small[:, 17:].max()
     if name == "x.png":
         assert np.array_equal(read_mask_image(path), UPRIGHT)
@@ -132,19 +132,19 @@ def test_cut_jpegs_are_refused(tmp_path):
     path = tmp_path / "y.jpg"
     for kept in (len(content) - 2, len(content) - 20, len(content) // 2, 300, 30):
         path.write_bytes(content[:kept])
-        for longest in (0, 32):
+        for max_side in (0, 32):
             with pytest.raises(UserError, match=r"y\.jpg: .*damaged"):
-                read_grey(path, longest)
+                read_grey(path, max_side)
 
 
 def test_jpeg_and_shrinking(tmp_path):
     big = Image.fromarray(np.kron(GREY, np.ones((10, 10), dtype=np.uint8)))
     assert np.abs(read_grey(save(tmp_path, big, "x.jpg", quality=95)).astype(int) - np.array(big)).max() < 30
     for name in ("x.png", "x.jpg"):
-        small = read_grey(save(tmp_path, big, name), longest=30)
+        small = read_grey(save(tmp_path, big, name), max_side=30)
         assert small.shape == (20, 30)
         assert np.abs(small.astype(int) - GREY).mean() < 3
-    assert read_grey(save(tmp_path, big), longest=1000).shape == (200, 300)
+    assert read_grey(save(tmp_path, big), max_side=1000).shape == (200, 300)
 
 
 def png_of_claimed_size(width, height):
