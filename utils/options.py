@@ -73,8 +73,12 @@ class Options:
     )  # fmt: skip
     epochs: int = option(METHOD, "last epoch; 0 to this are run", default=100, phases=_trained, type=_count)
     lr: float = option(METHOD, "peak learning rate", default=1e-3, phases=_trained, type=_rate)
+    optimizer: str = option(
+        METHOD, "sgd as published, or adamw, whose --lr is some 1e-3 and --weight_decay 0.05", default="sgd",
+        phases=(PRETASK,), choices=["sgd", "adamw"],
+    )  # fmt: skip
     momentum: float = option(METHOD, "momentum of SGD", default=0.9, phases=(PRETASK,), type=_share)
-    weight_decay: float = option(METHOD, "weight decay of SGD", default=1e-4, phases=(PRETASK,), type=_rate)
+    weight_decay: float = option(METHOD, "weight decay", default=1e-4, phases=(PRETASK,), type=_rate)
     ratio: float = option(
         METHOD, "share of the list to pre-train on, the rest fine-tunes; 0: all of it fine-tunes", default=0.8,
         type=_share,
@@ -87,8 +91,8 @@ class Options:
     )  # fmt: skip
 
     lists: str | None = option(
-        DATA, "folder of the lists of names, missing ones are made there; unset: the first with a list of OUTPUT/lists of "
-        "a run that has a state, lists/ beside --weight and train_val_txt/, else made in OUTPUT/lists",
+        DATA, "folder of the lists of names, missing ones are made there; unset: the first with a list of OUTPUT/lists "
+        "of a run that has a state, lists/ beside --weight and train_val_txt/, else made in OUTPUT/lists",
         default=None, type=path, metavar="DIR", may_change=True,
     )  # fmt: skip
     global_size: int = option(DATA, "side of a global view in pixels, times of 32", default=224, dim=2, type=_side)
@@ -298,6 +302,8 @@ def _of_sizes(options: Options) -> str | None:
 
 
 def _of_starts(options: Options) -> str | None:
+    if options.optimizer != "sgd" and options.momentum != DEFAULTS["momentum"]:
+        return f"--momentum is for --optimizer sgd, got --optimizer {options.optimizer}"
     if options.phase == PRETASK and options.cache and options.image_size:
         return "--image_size: the size of images in --cache is set by --cache_size; give one of the two"
     if options.init and options.resume not in (None, "auto"):

@@ -17,7 +17,7 @@ NEEDED = ["--data", "D", "--output", "O"]
 # The table of the published program, and ours beside it.
 DEFAULTS = {
     "data": "D", "output": "O", "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 16, "epochs": 100,
-    "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "gpus": None,
+    "lr": 1e-3, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "gpus": None,
     "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
@@ -238,6 +238,10 @@ def test_fine_tuning_is_typed():
 
 def test_options_that_contradict_each_other_are_refused(capsys):
     assert "--image_size" in refused(capsys, "--n chest --d 2 --cache x --image_size 300")
+    assert "--momentum is for --optimizer sgd, got --optimizer adamw" in refused(
+        capsys, "--optimizer adamw --momentum 0"
+    )
+    assert parse("--optimizer adamw --weight_decay 0.05").optimizer == "adamw"
     assert "--init starts a run" in refused(capsys, "--init a.pt --resume b.pt")
     options = parse("--init a.pt --resume auto")
     assert (options.init, options.resume) == ("a.pt", "auto")
@@ -260,7 +264,17 @@ def test_fixed_options_differ_where_training_would():
         "--resume auto --log_every 1",
     ):
         assert fixed(line) == fixed("")
-    for line in ("--lr 0.5", "--b 8", "--seed 1", "--amp", "--ratio 0.5", "--epochs 7", "--local_size 64", "--cache x"):
+    for line in (
+        "--lr 0.5",
+        "--b 8",
+        "--optimizer adamw",
+        "--seed 1",
+        "--amp",
+        "--ratio 0.5",
+        "--epochs 7",
+        "--local_size 64",
+        "--cache x",
+    ):
         assert fixed(line) != fixed("")
     assert fixed("--cache x") == fixed("--cache y")
     assert all(isinstance(value, str | int | float | bool | None) for value in fixed("").values())
