@@ -1,4 +1,4 @@
-"""Batches of every sample once, in order."""
+"""Batches for evaluation: every sample once, in order."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from utils.workers import read_with_workers, start_worker
 
 
 class _Readable(Dataset):
-    """(index, sample or None, reason) for each of some indices."""
+    """(index, sample, reason) for each of the given indices; the sample is None where it is broken, for this reason."""
 
     def __init__(self, dataset: RawDataset, indices: range) -> None:
         self.dataset, self.indices = dataset, indices
@@ -22,8 +22,8 @@ class _Readable(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[int, tuple[Tensor, ...] | None, str]:
-        index = self.indices[place]
+    def __getitem__(self, position: int) -> tuple[int, tuple[Tensor, ...] | None, str]:
+        index = self.indices[position]
         try:
             return index, self.dataset[index], ""
         except (UserError, OSError) as error:
@@ -31,14 +31,14 @@ class _Readable(Dataset):
 
 
 class EvaluationLoader:
-    """Batches of all samples once, in order, for evaluation; broken ones are left out, and named in ``bad``.
+    """Batches of all samples once, in order, on the CPU; broken samples are skipped and listed with reasons in ``bad``.
 
     Args:
         dataset: the samples.
-        batch_size: of one process.
-        workers: processes that read.
-        rank, world_size: this process's place; it reads every ``world_size``-th sample.
-        max_bad: share of samples that may be broken.
+        batch_size: samples in a batch of this process.
+        workers: number of processes that read; 0: read in this process.
+        rank, world_size: of this process, which reads every ``world_size``-th sample, starting at ``rank``.
+        max_bad: fraction of the samples that may be broken.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class EvaluationLoader:
         self.indices = range(rank, len(dataset), world_size)
 
     def __iter__(self) -> Iterator[tuple[list[int], Any]]:
-        """(indices, batch).
+        """Yield (indices, batch).
 
         Raises:
-            UserError: more than ``max_bad`` of the samples are broken, workers die again and again, or the machine has
-                no room for them.
+            UserError: more than ``max_bad`` of the samples are broken, workers die repeatedly, or shared memory or
+                other resources of the machine are exhausted.
         """
         count = math.ceil(len(self.indices) / self.batch_size)
         batches = read_with_workers(self._open_loader, count, workers=self.workers)
@@ -67,7 +67,7 @@ class EvaluationLoader:
             if len(self.bad) > self.max_bad * len(self.dataset):
                 raise UserError(
                     f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples to evaluate are broken, more than the "
-                    f"share of {self.max_bad} allowed; mend or remove them, or give a larger --max_bad; the first: "
+                    f"share of {self.max_bad} allowed; repair or remove them, or give a larger --max_bad; the first: "
                     f"{next(iter(self.bad.values()))}"
                 )
             good = [(index, sample) for index, sample, _ in items if sample is not None]

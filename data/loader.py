@@ -1,4 +1,4 @@
-"""Batches in an order that is a pure function of (seed, epoch), from any step on, with broken samples replaced."""
+"""Batches of raw samples in an order that depends on (seed, epoch) only; broken samples are replaced."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from utils.progress import say
 from utils.seeding import seed_of, torch_generator
 from utils.workers import read_with_workers, start_worker
 
-# A sample that is broken is replaced by another, that one if broken by yet another, and so on.
+# Number of samples that are tried: a broken sample is replaced by another one, which may be broken too.
 TRIES = 20
 
 Key = tuple[int, int]
@@ -22,13 +22,13 @@ Key = tuple[int, int]
 
 @runtime_checkable
 class RandomAccessByEpoch(Protocol):
-    """A data set whose samples are drawn: another crop of the same case in every epoch, a function of both numbers."""
+    """A data set that draws its samples: another crop of a case in every epoch, a function of (epoch, index)."""
 
     def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]: ...
 
 
 class _Order(Sampler[list[Key]]):
-    """The keys of this rank's part of each batch; its position is set before each pass."""
+    """The keys of this rank's share of each batch; epoch and first step are set before each pass."""
 
     def __init__(self, n: int, batch_size: int, steps: int, seed: int, rank: int, world_size: int) -> None:
         self.n, self.batch_size, self.steps, self.seed = n, batch_size, steps, seed
@@ -40,17 +40,17 @@ class _Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = torch.randperm(self.n, generator=torch_generator(self.seed, "order", self.epoch))
-        mine = self.batch_size // self.world_size
+        own_share = self.batch_size // self.world_size
         for step in range(self.first_step, self.steps):
-            start = step * self.batch_size + self.rank * mine
-            yield [(self.epoch, i) for i in order[start : start + mine].tolist()]
+            start = step * self.batch_size + self.rank * own_share
+            yield [(self.epoch, i) for i in order[start : start + own_share].tolist()]
 
 
 class _Samples(Dataset):
-    """Samples by key, each with the broken ones that were met on the way: (sample, {index: reason}).
+    """(sample, {index of a broken sample: reason}) by key; a broken sample is replaced by another one.
 
-    The sample is None when all tries were broken. The main process raises the error: one that a worker raises reaches
-    the user with the worker's traceback in its message.
+    The sample is None when all tries were broken. The main process then raises the error, since the message of an error
+    that a worker raises would contain the worker's traceback.
     """
 
     def __init__(self, dataset: RawDataset, seed: int) -> None:
@@ -72,7 +72,7 @@ class _Samples(Dataset):
 
 
 class _Collate:
-    """Samples to (batch, broken samples); the batch is None when a sample is."""
+    """Collates samples to (batch, broken samples); the batch is None if any sample is None."""
 
     def __init__(self, dataset: RawDataset) -> None:
         self.dataset = dataset
@@ -85,22 +85,22 @@ class _Collate:
 
 
 class Loader:
-    """Batches of raw samples.
+    """Batches of raw samples, on the CPU.
 
     The last incomplete batch of an epoch is dropped, unless it is the only one.
 
     Args:
         dataset: the samples.
-        batch_size: over all processes.
-        workers: processes that read; 0 to read in this one. Their number changes nothing but the speed.
+        batch_size: samples over all processes.
+        workers: number of processes that read; 0: read in this process. The batches do not depend on it.
         seed: of the order.
-        rank, world_size: this process's place; it gets its equal part of each batch.
-        pin_memory: whether batches are put where a GPU copies from fastest.
-        max_bad: share of samples that may be broken.
+        rank, world_size: of this process; each process gets an equal share of each batch.
+        pin_memory: whether batches are in pinned memory, from which copies to a GPU are fastest.
+        max_bad: fraction of the samples that may be broken.
 
     Raises:
-        UsageError: the batch does not divide into equal parts, or into parts of one.
-        UserError: fewer samples than two a process.
+        UsageError: the batch cannot be divided into equal shares of at least two samples.
+        UserError: the data set has fewer than two samples for each process.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class Loader:
         if batch_size % world_size:
             raise UsageError(f"--b: expected a multiple of the {world_size} processes, got {batch_size}")
         if batch_size < 2 * world_size:
-            raise UsageError(f"--b: expected two samples at least for each of {world_size} processes, got {batch_size}")
+            raise UsageError(f"--b: expected at least two samples for each of {world_size} processes, got {batch_size}")
         self.dataset, self.max_bad = dataset, max_bad
         self.batch_size = min(batch_size, len(dataset) - len(dataset) % world_size)
         if self.batch_size < 2 * world_size:
             raise UserError(
-                f"--data: expected two samples at least for each of {world_size} processes, got {len(dataset)}; give "
+                f"--data: expected at least two samples for each of {world_size} processes, got {len(dataset)}; use "
                 "more data or a larger --ratio"
             )
         self.steps_per_epoch = len(dataset) // self.batch_size if len(dataset) >= batch_size else 1
@@ -129,11 +129,11 @@ class Loader:
         self.loader = DataLoader(self.samples, **self.settings)
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
-        """The batches of an epoch from ``first_step`` on: RawImages or RawCrops, on the CPU.
+        """The batches of an epoch, starting at ``first_step``: RawImages or RawCrops, on the CPU.
 
         Raises:
-            UserError: more than ``max_bad`` of the samples are broken, workers die again and again, or the machine has
-                no room for them.
+            UserError: more than ``max_bad`` of the samples are broken, workers die repeatedly, or shared memory or
+                other resources of the machine are exhausted.
         """
 
         def open_loader(read: int, deaths: int) -> DataLoader:
@@ -144,13 +144,13 @@ class Loader:
 
         count, workers = self.steps_per_epoch - first_step, self.settings["num_workers"]
         for batch, broken in read_with_workers(open_loader, count, workers=workers):
-            self._note(broken)
+            self._report(broken)
             if batch is None:
                 last = next(reversed(broken.values()))
                 raise UserError(f"{TRIES} samples in a row could not be read, the last: {last}")
             yield batch
 
-    def _note(self, broken: dict[int, str]) -> None:
+    def _report(self, broken: dict[int, str]) -> None:
         for index, reason in broken.items():
             name = self.dataset.name(index)
             if name not in self.bad:
@@ -160,5 +160,5 @@ class Loader:
             first = next(iter(self.bad.values()))
             raise UserError(
                 f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples are broken, more than the share of "
-                f"{self.max_bad} allowed; mend or remove them, or give a larger --max_bad; the first: {first}"
+                f"{self.max_bad} allowed; repair or remove them, or give a larger --max_bad; the first: {first}"
             )

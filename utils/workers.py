@@ -1,4 +1,4 @@
-"""Loader workers: how one starts, what happens when one dies, and what to do where the machine has no room for them."""
+"""Loader workers: starts them, replaces killed ones, and reports a lack of shared memory in one line."""
 
 import contextlib
 import gc
@@ -18,20 +18,21 @@ from utils.progress import say
 
 Batch = TypeVar("Batch")
 
-# New workers are started so often in one pass over the data.
+# Killed workers are replaced at most this many times in one pass over the data.
 RESTARTS = 3
 SHARED_MEMORY = "/dev/shm"
 BUS_ERROR = -getattr(signal, "SIGBUS", 7)  # exit status; Windows has no such signal
-# How torch, in one version or another, says that workers cannot hand over what they read. It knows no classes for that.
-NO_ROOM = re.compile(r"shared memory|\bshm\b|/torch_\d|Bus error|open files|ancdata|Cannot allocate memory")
+# Parts of the messages of several torch versions for a lack of shared memory, memory or file descriptors. The errors
+# have no classes of their own.
+OUT_OF_RESOURCES = re.compile(r"shared memory|\bshm\b|/torch_\d|Bus error|open files|ancdata|Cannot allocate memory")
 
 
 def start_worker(worker: int) -> None:
-    """One thread a worker, signals as the main process wants them, and no copy of that one's objects."""
+    """Set up a worker: one thread, no reaction to Ctrl-C, and memory pages that stay shared with the main process."""
     torch.set_num_threads(1)
-    # The garbage collector writes to all that it looks at: 50 MB of pages shared with the main process became copies.
+    # The garbage collector writes to the objects that it checks, which copied 50 MB of shared pages in each worker.
     gc.freeze()
-    # The main process decides when to stop: it notes SIGTERM and ends the workers, by SIGTERM if they hang.
+    # The main process handles stop signals and ends the workers, with SIGTERM if they hang.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -39,15 +40,15 @@ def start_worker(worker: int) -> None:
 def read_with_workers(
     open_loader: Callable[[int, int], Iterable[Batch]], count: int, *, workers: int
 ) -> Iterator[Batch]:
-    """``count`` batches; when a worker is killed, new ones go on from the batch that was reached.
+    """Yield ``count`` batches; when a worker is killed, new workers continue from the next batch.
 
     Args:
-        open_loader: (batches that were read, workers that died so far) to an iterable of the batches that are left.
-        count: batches.
-        workers: processes that read; with 0 it is this one, whose errors are its own.
+        open_loader: (number of batches read, number of killed workers so far) to an iterable of the remaining batches.
+        count: number of batches.
+        workers: number of processes that read; 0: this process reads, and its errors are not changed.
 
     Raises:
-        UserError: workers die again and again, or the machine has no room for them.
+        UserError: workers die repeatedly, or shared memory or other resources of the machine are exhausted.
     """
     if not workers:
         yield from open_loader(0, 0)
@@ -60,29 +61,29 @@ def read_with_workers(
             started = active_children()
             for batch in batches:
                 read += 1
-                with _no_interruption():
+                with _worker_errors_deferred():
                     yield batch
         except (RuntimeError, OSError) as error:
-            if _is_no_room(error):
-                raise _no_room(_last_line(error)) from error
-            # torch may say no more than that the worker ended.
+            if _is_out_of_resources(error):
+                raise _resource_error(_last_line(error)) from error
+            # torch's message may contain only that the worker ended.
             if any(worker.exitcode == BUS_ERROR for worker in started):
-                raise _no_room("bus error") from error
+                raise _resource_error("bus error") from error
             if not str(error).startswith("DataLoader worker (pid"):
                 raise
             deaths += 1
             if deaths > RESTARTS:
                 raise UserError(
-                    f"loader workers died {deaths} times in one epoch ({error}); give less to --workers, or 0"
+                    f"loader workers died {deaths} times in one epoch ({error}); use a smaller --workers, or 0"
                 ) from error
             say(f"a loader worker died ({error}); starting new ones after {read} of {count} batches")
 
 
 @contextlib.contextmanager
-def _no_interruption() -> Iterator[None]:
-    """Keep torch from raising a worker's death, by its handler of SIGCHLD, in the midst of the use of a batch.
+def _worker_errors_deferred() -> Iterator[None]:
+    """Defer the error that torch's handler of SIGCHLD raises for a killed worker until a batch has been used.
 
-    It is raised afterwards instead.
+    It would otherwise be raised in the middle of a training step.
     """
     # Windows has no such signal, and torch no such handler there.
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
@@ -97,24 +98,24 @@ def _no_interruption() -> Iterator[None]:
         handler(signal.SIGCHLD, None)
 
 
-def _is_no_room(error: RuntimeError | OSError) -> bool:
-    """Whether workers cannot be started, or cannot hand over what they read."""
-    # A bug in a worker's code comes as "Caught ... in DataLoader worker process" and a traceback.
+def _is_out_of_resources(error: RuntimeError | OSError) -> bool:
+    """Whether workers cannot be started, or cannot pass on their batches, for a lack of resources."""
+    # The message of an error in a worker's code is "Caught ... in DataLoader worker process" and a traceback.
     has_started = str(error).startswith("Caught")
-    return bool(NO_ROOM.search(_last_line(error))) or (isinstance(error, OSError) and not has_started)
+    return bool(OUT_OF_RESOURCES.search(_last_line(error))) or (isinstance(error, OSError) and not has_started)
 
 
 def _last_line(error: Exception) -> str:
-    """What went wrong, without a worker's traceback before it."""
+    """The message of the error, without a worker's traceback before it."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].removeprefix("RuntimeError: ")
 
 
-def _no_room(reason: str) -> UserError:
-    room = ""
+def _resource_error(reason: str) -> UserError:
+    available = ""
     with contextlib.suppress(OSError):
         usage = shutil.disk_usage(SHARED_MEMORY)
-        room = f", which has {usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB free"
+        available = f", which has {usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB free"
     return UserError(
-        f"loader workers cannot hand over what they read ({reason}); they need shared memory, "
-        f"{SHARED_MEMORY}{room}: make it larger (docker run --shm-size 8g), or give less to --workers, or 0"
+        f"loader workers cannot pass on their batches ({reason}); they need shared memory, "
+        f"{SHARED_MEMORY}{available}: make it larger (docker run --shm-size 8g), or use a smaller --workers, or 0"
     )

@@ -1,4 +1,4 @@
-"""Loader workers for which the machine has no room, or which die, at every loader: one line with what to do."""
+"""Loader workers without enough shared memory, or killed, in every loader: one line with what to do."""
 
 import errno
 import os
@@ -111,7 +111,7 @@ def test_an_evaluation_goes_on_from_the_batch_at_which_a_worker_was_killed(tmp_p
 
 
 def test_workers_that_die_again_and_again_end_an_evaluation(capfd):
-    with pytest.raises(UserError, match=f"loader workers died {RESTARTS + 1} times .*; give less to --workers, or 0"):
+    with pytest.raises(UserError, match=f"loader workers died {RESTARTS + 1} times .*; use a smaller --workers, or 0"):
         list(evaluation(Samples(5, die)))
 
 
