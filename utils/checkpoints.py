@@ -1,4 +1,4 @@
-"""Weights as users load them, and the reading of any checkpoint without running what a file brings."""
+"""Writes and reads checkpoints; reading runs no code from the file."""
 
 import argparse
 import math
@@ -15,18 +15,18 @@ from torch import Tensor
 from utils.atomic import whole_file
 from utils.errors import UserError
 
-# The published program wrote weights at every hundredth epoch and at its last, 240.
+# The published program writes weights after every hundredth epoch and after its last, 240.
 EVERY_EPOCHS, PUBLISHED_LAST_EPOCH = 100, 240
 
 
-# Weights of trained networks are below 100 and running means below 1000, even of CT that is not normalised;
-# uninitialised memory reads as 1e30. A running variance is a square.
+# Weights of trained networks are below 100 and running means below 1000, even for CT that is not normalised;
+# uninitialised memory has values such as 1e30. A running variance is a square.
 LARGEST_VALUE = 1e6
 LARGEST_VARIANCE = LARGEST_VALUE**2
 REMEDY = "try a smaller --lr, --init with weights from before, or no --amp"
 
 
-# What torch.load raises for files that were cut short or are something else.
+# Errors of torch.load for files that are cut short or are no checkpoints.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
     zipfile.BadZipFile,
@@ -44,14 +44,16 @@ def weights_name(*, model: str, dataset: str, phase: str, ratio: float, epoch: i
 
 
 def find_absurd(entries: Mapping[str, Tensor], *, largest: float = LARGEST_VALUE) -> str | None:
-    """The first entry with a value that no weights have, and what it has; None where all values are possible.
+    """A description of the first entry with values that are not finite or too large for weights; None if there is none.
+
+    Synchronises with the host.
 
     Args:
-        entries: tensors by name; those of whole numbers are left out.
-        largest: the largest value that is possible, but for running variances.
+        entries: tensors by name; integer tensors are not checked.
+        largest: limit of the absolute values; running variances have a limit of their own.
     """
     values = {name: value.detach() for name, value in entries.items() if value.is_floating_point() and value.numel()}
-    # No value exceeds the norm, which takes a tenth of the time and in nearly every case says it all.
+    # No value exceeds the norm. Norms take a tenth of the time, and nearly always suffice.
     if all(norms.isfinite().all() and norms.max() <= largest for norms in _norms(list(values.values()))):
         return None
     for name, value in values.items():
@@ -64,13 +66,13 @@ def find_absurd(entries: Mapping[str, Tensor], *, largest: float = LARGEST_VALUE
 
 
 def _norms(tensors: list[Tensor]) -> Iterator[Tensor]:
-    """The norms of all tensors, a vector for each device."""
+    """The L2 norms of all tensors, one vector for each device."""
     for device in {tensor.device for tensor in tensors}:
         yield torch.stack([n.float() for n in torch._foreach_norm([t for t in tensors if t.device == device])])
 
 
 def on_cpu(value: Any) -> Any:
-    """Copies, on the CPU and in the usual memory layout, of all tensors in nested dicts, lists and tuples."""
+    """A copy of nested dicts, lists and tuples with all tensors on the CPU and contiguous."""
     if isinstance(value, Tensor):
         return value.detach().cpu().contiguous().clone()
     if isinstance(value, Mapping):
@@ -81,11 +83,11 @@ def on_cpu(value: Any) -> Any:
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full; or what is under ``state_dict`` holds values that
-            no weights have.
+        UserError: the folder cannot be written, or the disk is full; or ``state_dict`` holds values that are not finite
+            or absurdly large.
     """
     if absurd := find_absurd(content.get("state_dict", {})):
         raise UserError(f"{path}: not written, since {absurd}: training went wrong; {REMEDY}")
@@ -94,13 +96,13 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of ours or of the authors, onto the CPU.
+    """Read a checkpoint of this program or of the authors, onto the CPU.
 
-    Only tensors, numbers, strings and containers are rebuilt, and the ``argparse.Namespace`` that the authors stored;
-    anything else in the file is refused, so that no file can run code.
+    Only tensors, numbers, strings, containers and the authors' ``argparse.Namespace`` are loaded; any other
+    object is refused, so that no file can run code.
 
     Raises:
-        UserError: no such file, cut short, not a checkpoint, or holding other objects.
+        UserError: the file is missing, cut short, no checkpoint, or holds other objects.
     """
     path = Path(path)
     if not path.is_file():

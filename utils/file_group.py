@@ -1,4 +1,4 @@
-"""Many files that count once a last one is there: whole as each is, and put on the disk together."""
+"""Writes many files that are valid once a last file exists: each atomically, with one sync for all."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from utils.atomic import temporary_name, write_error, writing
 
 
 class FileGroup:
-    """Files of one folder, of which a reader of ``last`` may take for granted that they are there.
+    """Files of one folder that are all complete if the file ``last`` exists.
 
-    Each is whole or not there at all after a kill, as :func:`utils.atomic.whole_file` makes them. After a power cut
-    that holds from :meth:`sync` on only, which costs a fraction of putting each on the disk when it is written.
+    After a kill each file is complete or absent, as with :func:`utils.atomic.whole_file`. After a power cut this holds
+    only for files written before :meth:`sync`, which takes a fraction of the time of an fsync for each file.
 
     Args:
-        last: the file that is written with ``whole_file`` after :meth:`sync`; what a killed process leaves goes when it
-            is.
+        last: the file to write with ``whole_file`` after :meth:`sync`, which also removes the temporary files of killed
+            processes.
     """
 
     def __init__(self, last: Path) -> None:
@@ -25,22 +25,22 @@ class FileGroup:
 
     @contextlib.contextmanager
     def file(self, path: Path) -> Iterator[IO[bytes]]:
-        """Open a file that takes its place when the block ends well.
+        """Open a temporary file that becomes ``path`` when the block succeeds.
 
         Raises:
             UserError: the folder cannot be written, or the disk is full.
         """
-        with writing(path, self.temporary) as watch:
+        with writing(path, self.temporary) as track:
             with open(self.temporary, "wb") as file:
-                yield watch(file)
+                yield track(file)
             self.temporary.replace(path)
         self.paths.append(path)
 
     def sync(self) -> None:
-        """Put the files on the disk.
+        """Wait until all files are on the disk (fsync).
 
         Raises:
-            UserError: the disk fails.
+            UserError: a file could not be written to the disk.
         """
         for path in self.paths:
             try:

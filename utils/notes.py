@@ -1,10 +1,10 @@
-"""Lines on stderr that one process of several prints."""
+"""Prints lines on stderr in the main process only."""
 
 from utils.progress import say
 from utils.world import read_world
 
 
 def note(line: str) -> None:
-    """Print a line on stderr, in the main process alone: all of them find the same out."""
+    """Print a line on stderr in the main process only, since all processes have the same message."""
     if read_world().is_main:
         say(line)

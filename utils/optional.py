@@ -1,4 +1,4 @@
-"""Packages that only some commands need: what is required ends the run in one line, a picture is left out in one."""
+"""Imports packages that only some commands need; a missing one ends the run, or omits a picture, with one line."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ from utils.errors import UserError
 
 
 def import_optional(package: str, purpose: str) -> Any:
-    """A package that there is no going on without.
+    """Import a package that is required.
 
     Args:
         package: the module, such as ``sklearn.metrics``.
@@ -26,11 +26,11 @@ def import_optional(package: str, purpose: str) -> Any:
 
 
 def import_for_picture(package: str, picture: str) -> Any | None:
-    """A package for drawing; None, and a line on stderr, where it is not installed.
+    """Import a package for drawing; prints a line on stderr and returns None if it is not installed.
 
     Args:
         package: the module, such as ``matplotlib.figure``.
-        picture: the name of the file that is not drawn without it.
+        picture: name of the file that needs it.
     """
     module = _imported(package)
     if module is None:

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the system lets go of when its process ends, however that ends."""
+"""Locks the output folder for one run; the system releases the lock when the process ends, even by a kill."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 FILE = ".lock"
-# What file systems say that know no locks, as some network file systems.
+# Errors of file systems without locks, such as some network file systems.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 TAKEN = (errno.EAGAIN, errno.EACCES)
 
@@ -26,13 +26,13 @@ _held = contextlib.ExitStack()
 
 
 def lock_output(folder: str | Path, world: World) -> None:
-    """Make the folder and hold it until :func:`unlock_output` or this process's end; every process must call it.
+    """Create the folder and lock it until :func:`unlock_output` or the end of this process; every process must call it.
 
-    The processes of one run hold it together, through the main one. Loader workers, which may live a few seconds longer
-    than a killed main process, have no part in it: record locks are not handed on to children.
+    The main process locks it for all processes of the run. Loader workers, which may run a few seconds longer than a
+    killed main process, do not hold the lock: child processes do not inherit record locks.
 
     Raises:
-        UserError: the folder cannot be written, or another run holds it.
+        UserError: the folder cannot be written, or another run has locked it.
     """
     problem = gather(_lock(Path(folder)) if world.is_main else "")[0]
     if problem:
@@ -40,15 +40,15 @@ def lock_output(folder: str | Path, world: World) -> None:
 
 
 def unlock_output() -> None:
-    """Let go of what this process holds."""
+    """Release the lock of this process."""
     _held.close()
 
 
 def _lock(folder: Path) -> str:
-    """What is in the way, nothing for a lock that is held."""
+    """Lock the folder; returns the reason if that fails, else an empty string."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not emptied on opening: it says who holds it.
+        # Not emptied on opening, since it names the process that holds the lock.
         file = _held.enter_context(open(folder / FILE, "a+", encoding="utf-8"))  # noqa: SIM115
     except OSError as error:
         return f"cannot write in {folder}: {error.strerror or error}"
@@ -62,8 +62,8 @@ def _lock(folder: Path) -> str:
     except OSError as error:
         if error.errno in TAKEN:
             file.seek(0)
-            return f"another run ({file.read()}) writes in {folder}; wait for its end, or name another folder"
+            return f"another run ({file.read()}) writes in {folder}; wait for its end, or give another folder"
         if error.errno not in NO_LOCKS:
             return f"cannot write in {folder}: {error.strerror or error}"
-        print(f"--output: no locks can be had in {folder}: see to it that no other run writes there", file=sys.stderr)
+        print(f"--output: {folder} does not support locks: make sure that no other run writes there", file=sys.stderr)
     return ""

@@ -127,9 +127,10 @@ def test_a_batch_that_does_not_divide_is_a_usage_error():
         make(world_size=3)
 
 
-def test_too_few_samples_are_told():
+def test_too_few_samples_are_reported():
     for n, world_size in [(0, 1), (1, 1), (3, 2)]:
-        with pytest.raises(UserError, match=f"--data: expected two samples .* each of {world_size} processes, got {n}"):
+        message = f"--data: expected at least two samples .* each of {world_size} processes, got {n}"
+        with pytest.raises(UserError, match=message):
             make(Numbers(n), world_size=world_size)
     assert make(Numbers(2)).batch_size == 2 and make(Numbers(4), world_size=2).batch_size == 4
 
@@ -166,8 +167,8 @@ def test_replacements_differ_between_samples_and_epochs():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_broken_samples_than_allowed_end_the_run(workers):
     loader = make(Numbers(40, broken=[3, 8, 17]), workers=workers, max_bad=0.05)
-    told = "--max_bad: 3 of 40 samples are broken, .* 0.05 allowed; mend .* larger --max_bad; the first: sample"
-    with pytest.raises(UserError, match=told):
+    message = "--max_bad: 3 of 40 samples are broken, .* 0.05 allowed; repair .* larger --max_bad; the first: sample"
+    with pytest.raises(UserError, match=message):
         pull(loader)
     with pytest.raises(UserError, match="--max_bad: 1 of 40"):
         pull(make(Numbers(40, broken=[5]), workers=workers, max_bad=0))

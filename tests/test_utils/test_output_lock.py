@@ -86,13 +86,13 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(output_lock.fcntl, "lockf", refuse)
     lock_output(tmp_path, World())
-    assert "no locks can be had" in capsys.readouterr().err
+    assert "does not support locks" in capsys.readouterr().err
 
 
 def test_a_system_without_record_locks_is_said_and_used(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(output_lock, "fcntl", None)
     lock_output(tmp_path, World())
-    assert "no locks can be had" in capsys.readouterr().err
+    assert "does not support locks" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
