@@ -1,4 +1,4 @@
-"""Classification as a task: X-rays and nodule candidates."""
+"""The classification tasks: findings of X-rays, and nodule candidates."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,33 +23,33 @@ from utils.distributed import unwrapped
 from utils.options import Options
 
 
-def classification_of(
+def classification_recipe(
     context: RunContext, splits: Splits, *, classes: Sequence[str], augment: Callable[..., Any],
     make_eval_inputs: Callable[..., Any], eval_loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Recipe:  # fmt: skip
-    """The recipe of a classification.
+    """Build the recipe of a classification.
 
     Args:
-        context: where the run computes.
+        context: options, processes and device of the run.
         splits: the data.
         classes: K names.
-        augment, make_eval_inputs: a raw batch to (inputs, labels), at random and as for evaluation.
-        eval_loss: the loss of the validation and the test split.
+        augment, make_eval_inputs: map a raw batch to (inputs, labels), with random augmentation and without.
+        eval_loss: the loss on the validation and the test split.
     """
     options, world, device, _ = context
     require_metrics()
 
-    def predictions_of(module: nn.Module, split: Split, title: str) -> tuple[Predictions, dict[str, str]]:
+    def predict_split(module: nn.Module, split: Split, title: str) -> tuple[Predictions, dict[str, str]]:
         batches = context.eval_batches(split, max(1, options.b // world.size))
         own = predict(unwrapped(module), batches, make_eval_inputs, device)
         return gather_predictions(own, split=title, name=split.name), broken_samples(batches)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        predictions, _ = predictions_of(module, splits.valid, "validation")
+        predictions, _ = predict_split(module, splits.valid, "validation")
         return validation_numbers(predictions, classes, splits.valid.patients, eval_loss)
 
     def test(module: nn.Module) -> dict[str, Any]:
-        predictions, broken = predictions_of(module, splits.test, "test")
+        predictions, broken = predict_split(module, splits.test, "test")
         if not world.is_main:
             return {}
         return {"broken_images": broken} | report_classification(
@@ -62,7 +62,7 @@ def classification_of(
 
 
 def xray_splits(options: Options, lists: ListFolders, ratio: float) -> ClassificationSplits:
-    """Labelled chest X-rays: the list after ``ratio``, and the test list."""
+    """Open labelled chest X-rays: the images of the list after its first ``ratio``, and the test list."""
     return open_classification(
         name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
         size=options.global_size, uncertain=options.uncertain, max_side=options.image_size, max_bad=options.max_bad,
@@ -70,9 +70,9 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
 
 
 def xray_recipe(context: RunContext) -> Recipe:
-    """Findings of chest X-rays."""
+    """Return the recipe for findings of chest X-rays."""
     options = context.options
-    return classification_of(
+    return classification_recipe(
         context, xray_splits(options, context.lists, options.ratio), classes=XRAYS[options.n].classes,
         augment=AugmentedInputs(options.global_size), make_eval_inputs=eval_inputs,
         eval_loss=known_cross_entropy,
@@ -80,7 +80,7 @@ def xray_recipe(context: RunContext) -> Recipe:
 
 
 def candidate_splits(options: Options, lists: ListFolders) -> CandidateSplits:
-    """Labelled nodule candidates: the scans of the list after ``--ratio``, and those that test."""
+    """Open labelled nodule candidates: the scans of the list after its first ``--ratio``, and the test scans."""
     return open_candidates(
         root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, cube=options.crop or CUBE,
         max_bad=options.max_bad,
@@ -88,10 +88,10 @@ def candidate_splits(options: Options, lists: ListFolders) -> CandidateSplits:
 
 
 def candidate_recipe(context: RunContext) -> Recipe:
-    """Nodules of chest CT against false positives; training and evaluation count them alike."""
+    """Return the recipe for nodules of chest CT against false positives, which have equal weight in every split."""
     options = context.options
     splits = candidate_splits(options, context.lists)
-    return classification_of(
+    return classification_recipe(
         context, splits, classes=("nodule",), augment=AugmentedCubes(), make_eval_inputs=eval_cubes,
         eval_loss=balanced_cross_entropy,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The story of a fine-tuning run, top to bottom."""
+"""Fine-tuning, from options to results."""
 
 import sys
 from collections.abc import Callable
@@ -37,7 +37,7 @@ RECIPES: dict[str, Callable[[RunContext], Recipe]] = {
 
 
 def build_model(options: Options, recipe: Recipe, world: World) -> tuple[Any, Match | None]:
-    """The network, the same on every process, and what of ``--weight`` its encoder got; None from scratch."""
+    """Build the network, equal on every process, and return it with what matched of ``--weight``, None from scratch."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = recipe.build_model()
     match = load_weight(model.encoder, options, world)
@@ -47,7 +47,7 @@ def build_model(options: Options, recipe: Recipe, world: World) -> tuple[Any, Ma
 
 
 def finetune(options: Options, world: World) -> None:
-    """Labelled images -> augmented inputs -> network -> best epoch by validation -> one look at the test split."""
+    """Labelled images -> augmented inputs -> network -> best epoch on validation -> evaluation on the test split."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
     init_process_group(world, devices[0])
@@ -70,11 +70,11 @@ def finetune(options: Options, world: World) -> None:
     run_state = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes, is_main=world.is_main)
     state = run_state.find(options.resume)
 
-    layout = memory_format(options.d, devices[0])
+    tensor_format = memory_format(options.d, devices[0])
     model, match = build_model(options, recipe, world)
-    model.to(memory_format=layout)
+    model.to(memory_format=tensor_format)
     precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
-    module = parallelize(ForwardStep(model, precision, layout), devices, world, uses_all=True)
+    module = parallelize(ForwardStep(model, precision, tensor_format), devices, world, uses_all=True)
     task = FinetuneTask(
         module, make_inputs=recipe.make_inputs, loss=recipe.loss, validate=recipe.validate, lr=options.lr,
         seed=options.seed, rank=world.rank, best_file=output / BEST if world.is_main else None,
@@ -87,10 +87,10 @@ def finetune(options: Options, world: World) -> None:
         run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
-    # As the first process finds it: other machines may have no such folder, and all must do the same.
+    # The first process decides for all, since the folder may not exist on other machines.
     if gather((output / RESULTS).exists())[0]:
         if world.is_main:
-            print(f"{output / RESULTS} is there already: the test split is not looked at again", file=sys.stderr)
+            print(f"{output / RESULTS} exists already: the test split is not evaluated again", file=sys.stderr)
         return
     task.use_best()
     found = recipe.test(task.module)

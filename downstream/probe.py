@@ -1,4 +1,4 @@
-"""The story of a probe of frozen features, top to bottom."""
+"""A probe of frozen features, from options to results, and the probe during pre-training."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ from utils.world import World
 
 
 class ProbeData(NamedTuple):
-    """What differs between data sets that are probed."""
+    """The values in which probed data sets differ."""
 
     train: Split
     valid: Split
@@ -49,15 +49,15 @@ class ProbeData(NamedTuple):
 
 
 def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
-    """Findings of chest X-rays."""
+    """Return the data for findings of chest X-rays."""
     splits = xray_splits(options, lists, options.ratio)
-    # Fine-tuning trains on random boxes of whole images; a probe learns from what it is scored on, the centre.
+    # Fine-tuning trains on random boxes of whole images; a probe learns from and is scored on their centre.
     train = eval_images(splits.train, options.global_size)
     return ProbeData(train, splits.valid, splits.test, splits.test_source, XRAYS[options.n].classes, eval_inputs)
 
 
 def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
-    """Nodules of chest CT against false positives, of which training has at most ten to a nodule."""
+    """Return the data for nodules of chest CT against false positives; training has at most ten of these per nodule."""
     splits = candidate_splits(options, lists)
     train = eval_candidates(splits.train)
     return ProbeData(train, splits.valid, splits.test, splits.test_source, ("nodule",), eval_cubes)
@@ -70,7 +70,7 @@ PROBED: dict[str, Callable[[Options, ListFolders], ProbeData]] = {
 
 
 def build_frozen(options: Options, world: World) -> tuple[PooledFeatures, Match | None]:
-    """The encoder, and what of ``--weight`` it got: None where it is random, as fine-tuning from scratch starts."""
+    """Build the encoder, and return it with what matched of ``--weight``; None if it is random."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = PooledFeatures(build_encoder(options.d, PRETRAINED_CHANNELS[options.d]))
     match = load_weight(model.encoder, options, world)
@@ -80,7 +80,7 @@ def build_frozen(options: Options, world: World) -> tuple[PooledFeatures, Match 
 
 
 def probe(options: Options, world: World) -> None:
-    """Labelled samples -> features of a frozen encoder -> two simple classifiers -> one look at the test split."""
+    """Labelled samples -> features of a frozen encoder -> two simple classifiers -> evaluation on the test split."""
     require_probes("--phase probe")
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     init_process_group(world, devices[0])
@@ -96,12 +96,12 @@ def probe(options: Options, world: World) -> None:
             f"--ratio {options.ratio:g}: {len(data.train)} samples to learn from, {len(data.valid)} to choose the "
             f"regularisation, {len(data.test)} to test ({data.test_source})", file=sys.stderr
         )  # fmt: skip
-    layout = memory_format(options.d, devices[0])
+    tensor_format = memory_format(options.d, devices[0])
     precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
     model, match = build_frozen(options, world)
-    model.to(memory_format=layout)  # type: ignore[call-overload]
-    # Nothing is trained: every process has a copy of its own, and a share of the samples.
-    module = parallelize(ForwardStep(model, precision, layout), devices, World())
+    model.to(memory_format=tensor_format)  # type: ignore[call-overload]
+    # Nothing is trained: every process has its own copy of the module and a share of the samples.
+    module = parallelize(ForwardStep(model, precision, tensor_format), devices, World())
     features, broken = {}, {}
     for title, split in splits.items():
         batches = context.eval_batches(split, max(1, options.b // world.size))
@@ -120,10 +120,10 @@ def probe(options: Options, world: World) -> None:
 
 
 def prepare_epoch_probe(options: Options, lists: ListFolders, device: torch.device) -> Callable[..., EpochProbe]:
-    """What makes the probe of pre-training of an encoder, its precision and its memory format.
+    """Return a function that builds the probe of pre-training from an encoder, its precision and its memory format.
 
-    It uses the splits that fine-tuning trains on and chooses the epoch by, with ``--ratio 1`` those of the whole list;
-    never the test split.
+    The probe uses the training and validation splits of fine-tuning, never the test split; with ``--ratio 1``, which
+    leaves nothing for fine-tuning, it uses those of the whole list.
 
     Raises:
         UserError: there are no labels, or scikit-learn is not installed.
@@ -139,14 +139,14 @@ def prepare_epoch_probe(options: Options, lists: ListFolders, device: torch.devi
         for split, count in ((splits.train, options.probe_images - scored), (splits.valid, scored))
     )
     require_labels(train.labels.numpy(), valid.labels.numpy())
-    # Broken images are left out: how many there may be is for the run itself to say.
+    # Broken images are left out here; the loader of the run itself checks their number.
     train_batches, valid_batches = (
         EvaluationLoader(split, batch_size=options.b, workers=options.workers, max_bad=1.0) for split in (train, valid)
     )
 
-    def make(encoder: nn.Module, precision: Precision, layout: torch.memory_format) -> EpochProbe:
+    def make(encoder: nn.Module, precision: Precision, tensor_format: torch.memory_format) -> EpochProbe:
         return EpochProbe(
-            ForwardStep(PooledFeatures(encoder), precision, layout), train=train_batches, valid=valid_batches,
+            ForwardStep(PooledFeatures(encoder), precision, tensor_format), train=train_batches, valid=valid_batches,
             make_inputs=eval_inputs, device=device, classes=XRAYS[options.n].classes, patients=valid.patients,
             neighbours=options.probe_neighbours, every=options.probe_every, epochs=options.epochs,
         )  # fmt: skip

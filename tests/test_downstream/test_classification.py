@@ -91,7 +91,7 @@ def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypa
     (whole / "predictions.csv").unlink()
     again = ["--epochs", 2, "--resume", "auto"]
     status, error = run(monkeypatch, capsys, *options_of(nih, whole, weight=weights), *again)
-    assert status == 0 and "not looked at again" in error and not (whole / "predictions.csv").exists()
+    assert status == 0 and "not evaluated again" in error and not (whole / "predictions.csv").exists()
 
 
 def test_chexpert_holds_out_patients_and_ignores_the_uncertain(chexpert, tmp_path, monkeypatch, capsys):

@@ -152,7 +152,7 @@ def test_brats_from_weights_to_results_and_resumed_alike(brats, tmp_path, monkey
     (whole / "predictions.csv").unlink()
     again = [*crop, "--resume", "auto", "--save_masks"]
     status, error = run(monkeypatch, capsys, *options_of(brats, whole, "brats", weight=weights), *again)
-    assert status == 0 and "not looked at again" in error and not (whole / "predictions.csv").exists()
+    assert status == 0 and "not evaluated again" in error and not (whole / "predictions.csv").exists()
 
 
 def test_lits_is_tested_on_its_test_folder_and_measured_on_the_scans_own_grid(lits, tmp_path, monkeypatch, capsys):

@@ -91,7 +91,7 @@ def test_segmentation(flat, tmp_path, monkeypatch, capsys):
     again = tmp_path / "again"
     again.mkdir()
     statuses, said = run_together(options_of(flat, two, "folder", "--save_masks", "--resume", "auto"), again)
-    assert statuses == [0, 0] and said[0].count("not looked at again") == 1 and not said[1], said
+    assert statuses == [0, 0] and said[0].count("not evaluated again") == 1 and not said[1], said
 
 
 def test_what_ends_one_process_is_told_once(flat, tmp_path):
