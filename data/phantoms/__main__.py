@@ -1,16 +1,16 @@
-"""Make a phantom data set: ``python -m data.phantoms``."""
+"""Command line program that writes a phantom data set: ``python -m data.phantoms``."""
 
 import sys
 from collections.abc import Sequence
 
 from data.phantoms.ct import MIN_WIDTH, WIDTH
-from data.phantoms.dataset import LONGEST, make_ct, make_xrays
+from data.phantoms.dataset import MAX_SIDE, make_ct, make_xrays
 from utils.arguments import OneLineParser, number
 from utils.errors import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the data set that the options ask for."""
+    """Write the data set described by the options; returns the exit status."""
     parser = OneLineParser(
         prog="python -m data.phantoms",
         description="Make a made-up data set: chest X-rays as NIH ChestX-ray14 (--d 2), chest CT as LUNA16 (--d 3).",
@@ -18,9 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--d", type=int, choices=[2, 3], default=3, help="dimensions")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the data set")
     parser.add_argument("--count", type=number(int, 1, 100000), required=True, help="images or scans")
-    parser.add_argument("--seed", type=number(int, 0, 2**62), default=42, help="what all randomness comes from ")
+    parser.add_argument("--seed", type=number(int, 0, 2**62), default=42, help="seed of all random draws")
     parser.add_argument(
-        "--size", type=int, help=f"height of an image in pixels ({LONGEST}) or width of a scan in mm ({WIDTH:g})"
+        "--size", type=int, help=f"height of an image in pixels ({MAX_SIDE}) or width of a scan in mm ({WIDTH:g})"
     )
     options = parser.parse_args(arguments)
     low, high, unit = (64, 4096, "pixels") if options.d == 2 else (MIN_WIDTH, 600, "mm")
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--size: expected {low:g} to {high:g} {unit} with --d {options.d}, got {options.size}")
 
     if options.d == 2:
-        made = make_xrays(options.out, options.count, options.seed, size=options.size or LONGEST)
+        made = make_xrays(options.out, options.count, options.seed, size=options.size or MAX_SIDE)
     else:
         made = make_ct(options.out, options.count, options.seed, size=options.size or WIDTH)
     what = "chest X-rays" if options.d == 2 else "chest CT scans"

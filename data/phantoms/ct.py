@@ -1,7 +1,7 @@
-"""A made-up chest CT: body, bones, lungs, heart, airways, branching vessels and, where wanted, nodules.
+"""Draw a made-up chest CT: body, bones, lungs, heart, airways, branching vessels and, optionally, nodules.
 
-Drawn in the body's coordinates, in mm from the middle of the scan, x to the patient's left, y to the back, z to the
-head. Large organs scale with the width of the scan, so that small scans for tests show the same anatomy.
+Body coordinates are in mm from the centre of the scan: x to the patient's left, y to the back, z to the head. Large
+organs scale with the width of the scan, so that small scans for tests have the same anatomy.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,10 @@ from data.phantoms.grid import Grid, blend, clouds, draw_balls, is_within, walk
 # The width of the scan, mm. Crops of 112 mm keep 70 mm from the borders in x and y, so no side may be below 252 mm.
 WIDTH = 332.0
 MIN_WIDTH = 150
+# HU.
 AIR, LUNG, FAT, MUSCLE, LIVER, HEART, VESSEL = -1000.0, -850.0, -95.0, 45.0, 65.0, 50.0, 30.0
 CORTEX, MARROW, DISC = 650.0, 250.0, 90.0
-# The smallest nodule holds the centre of the voxel nearest to its own centre at any spacing drawn here.
+# Of nodules, mm. The smallest contains a voxel centre at any spacing drawn here.
 DIAMETERS = (6.0, 20.0)
 PLACING_TRIES = 5000
 BRANCHINGS = 6
@@ -33,11 +34,11 @@ class Nodule(NamedTuple):
 
 
 class CtPhantom(NamedTuple):
-    """A scan and its truth.
+    """A scan and its ground truth.
 
-    ``hu`` int16 Z Y X, ``lung`` and ``nodule`` bool Z Y X; ``spacing`` mm, ``origin`` the world mm of voxel 0, and
-    ``direction`` ±1, each for x, y, z: world = origin + direction · spacing · index. ``lung`` holds the lungs' vessels
-    and nodules. ``negatives`` are world points (x, y, z) in a lung, on vessels or anywhere, that no nodule is near.
+    ``hu`` is int16 Z Y X, ``lung`` and ``nodule`` bool Z Y X. For x, y, z: ``spacing`` in mm, ``origin`` the world
+    coordinates of voxel 0 in mm, ``direction`` ±1, so that world = origin + direction · spacing · index. ``lung``
+    includes vessels and nodules in it. ``negatives`` are world points (x, y, z) in a lung, away from nodules.
     """
 
     hu: np.ndarray
@@ -51,8 +52,12 @@ class CtPhantom(NamedTuple):
 
 
 class Chest(NamedTuple):
-    """What the organs share: ``gauge`` 1 Y X, 1 on the chest wall where it is widest; ``taper`` Z 1 1, the gauge of the
-    wall at each height; ``dome`` 1 Y X, mm, the diaphragm; half sides of body and chest cavity, mm; ``scale`` to mm."""
+    """Geometry that several organs use.
+
+    ``gauge`` (1 Y X) is a normalised distance from the axis, 1 on the chest wall where it is widest; ``taper`` (Z 1 1)
+    is the gauge of the wall at each height; ``dome`` (1 Y X) is the height of the diaphragm in mm; ``body`` and
+    ``cavity`` are half sides in mm; ``back`` is the y of the spine in mm; ``scale`` is the size relative to WIDTH.
+    """
 
     gauge: np.ndarray
     taper: np.ndarray
@@ -67,12 +72,12 @@ def draw_ct(rng: np.random.Generator, *, with_nodules: bool, width: float = WIDT
     """Draw a scan about ``width`` mm wide, 0.86 of that deep and 0.6 high, at 1.6 to 3 mm, different on each axis.
 
     Args:
-        rng: what the scan depends on, along with the other arguments.
-        with_nodules: 1 to 4 nodules of 6 to 20 mm, or none.
+        rng: the source of all random draws.
+        with_nodules: whether there are 1 to 4 nodules of 6 to 20 mm, or none.
         width: mm, at least MIN_WIDTH.
 
     Raises:
-        ValueError: ``width`` is too small for lungs that hold nodules.
+        ValueError: ``width`` is too small for nodules to fit into the lungs.
     """
     if width < MIN_WIDTH:
         raise ValueError(f"expected a scan at least {MIN_WIDTH} mm wide, got {width:g}")
@@ -129,7 +134,7 @@ def _draw_chest(rng: np.random.Generator, grid: Grid, scale: float) -> Chest:
 
 
 def _torso(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
-    """Everything but the chest's content: float32 Z Y X, HU."""
+    """Draw everything outside the chest cavity: float32 Z Y X, HU."""
     outline = (np.abs(grid.x) / chest.body[0]) ** 2.5 + (np.abs(grid.y) / chest.body[1]) ** 2.5
     plane = np.where(outline < 1, np.float32(FAT), np.float32(AIR))
     plane[outline < rng.uniform(0.78, 0.86)] = MUSCLE
@@ -150,14 +155,14 @@ def _torso(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
 
 
 def _bone(hu: np.ndarray, inside: np.ndarray, scale: float = 1.0) -> None:
-    """Marrow in a shell of cortex where ``inside``, in units of ``scale``² below 1, says so."""
+    """Draw a bone into ``hu``: cortex where ``inside`` / ``scale``² is below 1, marrow where it is below 0.5."""
     inside = np.broadcast_to(inside / scale**2, hu.shape)
     hu[inside < 1] = CORTEX
     hu[inside < 0.5] = MARROW
 
 
 def _spine(rng: np.random.Generator, hu: np.ndarray, grid: Grid, chest: Chest) -> None:
-    """Vertebrae with discs between, the canal behind them, and spinous processes."""
+    """Draw vertebrae with discs between, the spinal canal and spinous processes into ``hu``."""
     x, y = grid.x / chest.scale, (grid.y - chest.back) / chest.scale
     body = (x / 17) ** 2 + (y / 14) ** 2 + 0 * grid.z
     pitch = rng.uniform(22, 26)
@@ -171,7 +176,7 @@ def _spine(rng: np.random.Generator, hu: np.ndarray, grid: Grid, chest: Chest) -
 
 
 def _lungs(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
-    """bool Z Y X: the chest cavity above the diaphragm, without the middle."""
+    """bool Z Y X: the chest cavity above the diaphragm without the mediastinum."""
     bend = 5 * chest.scale * np.sin(grid.z / (60 * chest.scale) + rng.uniform(0, 7))
     spine = np.exp(-(((grid.y - chest.back) / (24 * chest.scale)) ** 2))
     front = ((-grid.y / chest.cavity[1]).clip(0, 1)) ** 2
@@ -180,7 +185,7 @@ def _lungs(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
 
 
 def _heart(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
-    """bool Z Y X: an ellipsoid that leans to the left, down to the diaphragm."""
+    """bool Z Y X: a tilted ellipsoid, left of the middle, cut off at the diaphragm."""
     centre = rng.uniform([14, -34, -40], [26, -22, -26]) * chest.scale
     half = rng.uniform([48, 38, 42], [60, 46, 54]) * chest.scale
     lean = grid.x - centre[0] + 0.3 * (grid.z - centre[2])
@@ -189,7 +194,7 @@ def _heart(rng: np.random.Generator, grid: Grid, chest: Chest) -> np.ndarray:
 
 
 def _airways(grid: Grid, hila: np.ndarray, chest: Chest) -> np.ndarray:
-    """float32 Z Y X, 0..1: windpipe and main bronchi."""
+    """float32 Z Y X, 0..1: trachea and main bronchi."""
     coverage = np.zeros(grid.shape, dtype=np.float32)
     top, fork = np.array([0, -6 * chest.scale, -grid.first[2] + 5]), np.array([0, 2.0, 24.0]) * chest.scale
     draw_balls(coverage, grid, walk(top, fork, 2.0), 8 * chest.scale)
@@ -201,27 +206,28 @@ def _airways(grid: Grid, hila: np.ndarray, chest: Chest) -> np.ndarray:
 def _draw_vessels(
     rng: np.random.Generator, grid: Grid, hila: np.ndarray, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Trees that fork from the hila outwards: (coverage float32 Z Y X, points N 3 on the thinner branches)."""
+    """Draw trees that branch outwards from the hila: (coverage float32 Z Y X, points N 3 on the thinner branches)."""
     coverage = np.zeros(grid.shape, dtype=np.float32)
     starts = np.repeat(hila, 8, axis=0)
-    ways = rng.standard_normal((len(starts), 3)) * [0.5, 1.0, 1.0] + np.sign(starts[:, :1]) * [1, 0, 0]
+    directions = rng.standard_normal((len(starts), 3)) * [0.5, 1.0, 1.0] + np.sign(starts[:, :1]) * [1, 0, 0]
     thin = []
     for branching in range(BRANCHINGS):
-        ways /= np.linalg.norm(ways, axis=1, keepdims=True)
-        ends = starts + ways * (34 * 0.86**branching * scale * rng.uniform(0.7, 1.3, (len(starts), 1)))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        ends = starts + directions * (34 * 0.86**branching * scale * rng.uniform(0.7, 1.3, (len(starts), 1)))
         points = np.concatenate([walk(a, b, 1.2) for a, b in zip(starts, ends, strict=True)])
         draw_balls(coverage, grid, points, 4.5 * 0.72**branching * scale)
         if branching >= 2:
             thin.append(points)
-        turn = rng.standard_normal(ways.shape) * 0.5
-        starts, ways = np.repeat(ends, 2, axis=0), np.stack([ways + turn, ways - turn], axis=1).reshape(-1, 3)
+        bend = rng.standard_normal(directions.shape) * 0.5
+        starts = np.repeat(ends, 2, axis=0)
+        directions = np.stack([directions + bend, directions - bend], axis=1).reshape(-1, 3)
     return coverage, np.concatenate(thin)
 
 
 def _place_nodules(
     rng: np.random.Generator, grid: Grid, lung: np.ndarray, count: int
 ) -> list[tuple[np.ndarray, float]]:
-    """``count`` balls (centre in body coordinates, diameter) wholly in the lung and apart from each other."""
+    """Place ``count`` balls (centre in body coordinates, diameter in mm) inside the lung and apart from each other."""
     inside = np.flatnonzero(lung)
     placed: list[tuple[np.ndarray, float]] = []
     for _ in range(PLACING_TRIES):
@@ -232,7 +238,7 @@ def _place_nodules(
             placed.append((centre, diameter))
         if len(placed) == count:
             return placed
-    raise ValueError("found no room for nodules in the lungs; draw a wider scan")
+    raise ValueError("nodules do not fit into the lungs; draw a wider scan")
 
 
 def _place_negatives(
@@ -242,7 +248,7 @@ def _place_negatives(
     on_vessels: np.ndarray,
     nodules: list[tuple[np.ndarray, float]],
 ) -> np.ndarray:
-    """N 3, body coordinates: half on vessels, which look most like nodules, half anywhere in the lungs."""
+    """Choose points N 3 in body coordinates: half on vessels, which resemble nodules most, half anywhere in lungs."""
     anywhere = grid.points(rng.choice(np.flatnonzero(lung), 20 * NEGATIVES))
     bright = rng.permutation(on_vessels)[: 60 * NEGATIVES]
     voxels = np.rint((bright - grid.first) / grid.spacing).astype(int)
@@ -264,14 +270,14 @@ def _into_world(
     nodules: list[tuple[np.ndarray, float]],
     negatives: np.ndarray,
 ) -> CtPhantom:
-    """Put the body somewhere in the scanner; a quarter of the scans is stored turned by 180° about z, as in LUNA16."""
+    """Draw the world coordinates; a quarter of the scans is stored rotated by 180° about z, as some of LUNA16 are."""
     first = np.round(rng.uniform([-190, -170, -340], [-130, -110, -60]), 3)
     world = first - grid.first
-    turned = bool(rng.random() < 0.25)
-    direction = (-1, -1, 1) if turned else (1, 1, 1)
+    rotated = bool(rng.random() < 0.25)
+    direction = (-1, -1, 1) if rotated else (1, 1, 1)
     last = first + grid.spacing * (np.array(grid.shape[::-1]) - 1)
     origin = np.round(np.where(np.array(direction) < 0, last, first), 4)
-    hu, lung, nodule = (np.ascontiguousarray(a[:, ::-1, ::-1] if turned else a) for a in arrays)
+    hu, lung, nodule = (np.ascontiguousarray(a[:, ::-1, ::-1] if rotated else a) for a in arrays)
     centres = [np.round(centre + world, 4).tolist() for centre, _ in nodules]
     balls = [Nodule(x, y, z, diameter) for (x, y, z), (_, diameter) in zip(centres, nodules, strict=True)]
     points = [(x, y, z) for x, y, z in np.round(negatives + world, 4).tolist()]

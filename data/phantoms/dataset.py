@@ -1,9 +1,9 @@
-"""Made-up data sets, in the layouts of LUNA16 and NIH ChestX-ray14, for demonstrations and tests: no patient's data.
+"""Write made-up data sets in the layouts of LUNA16 and NIH ChestX-ray14, for demonstrations and tests.
 
     python -m data.phantoms --d 3 --out DIR --count 6     chest CT: subset0..6/*.mhd, annotations.csv, candidates_V2.csv
     python -m data.phantoms --d 2 --out DIR --count 96    chest X-rays: images/*.png, Data_Entry_2017.csv
 
-Both also write what is lung and what is nodule, in masks/.
+Both also write masks of lungs and nodules into masks/.
 """
 
 import csv
@@ -22,40 +22,40 @@ from utils.atomic import whole_file
 from utils.errors import UserError
 from utils.seeding import numpy_generator
 
-# LUNA16's subsets that pre-train.
+# LUNA16's subsets for pre-training.
 SUBSETS = 7
-# An image's longest side, pixels.
-LONGEST = 320
-# Of FINDINGS, each drawn by itself: some two in five images have none.
+# Default height of an image, its longest side, pixels.
+MAX_SIDE = 320
+# Probability of each of FINDINGS, drawn independently; about two in five images have none.
 FINDING_SHARE = 0.2
-# Says that a folder is one of ours, and which, so that no other data is ever written over.
+# A file that marks a folder as a phantom data set and describes it, so that no other data is overwritten.
 MARK = "MADE_UP.txt"
 
 
 class PhantomSet(NamedTuple):
-    """What a set holds: names of scans (file names without ``.mhd``) or of image files, and those with a nodule."""
+    """The names of scans (file names without ``.mhd``) or image files in a data set, and of those with a nodule."""
 
     names: list[str]
     with_nodule: list[str]
 
 
 def make_ct(folder: str | Path, count: int, seed: int, *, size: float = WIDTH) -> PhantomSet:
-    """Write ``count`` scans as LUNA16 has them, scan i in ``subset{i % 7}``, nodules in every other one from the first.
+    """Write ``count`` scans in the layout of LUNA16: scan i in ``subset{i % 7}``, with nodules where i is even.
 
-    Scans are int16 HU, masks uint8 in ``masks/{name}_lung.mhd`` and ``masks/{name}_nodule.mhd``, on the scan's grid.
-    Scan i depends on the seed, i and the size alone.
+    Scans are int16 HU; masks are uint8 in ``masks/{name}_lung.mhd`` and ``masks/{name}_nodule.mhd`` on the same grid.
+    Scan i depends on the seed, i and the size only.
 
     Args:
-        folder: new, empty, or holding the same set.
+        folder: new, empty, or with the same data set.
         count: scans, 1 or more.
-        seed: what all randomness comes from.
-        size: width of a scan in mm, 150 or more; below about 300 it has no room for preprocessing's largest crops.
+        seed: the seed of all random draws.
+        size: width of a scan in mm, 150 or more; below about 300, preprocessing's largest crops do not fit.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder has other content, or cannot be written.
     """
     folder = _claim(folder, kind="chest CT", count=count, seed=seed, size=size)
-    # As in LUNA16 a name has dots, which Path.stem and Path.with_suffix cut at.
+    # With dots as in LUNA16, which code that uses Path.stem or Path.with_suffix would get wrong.
     names = [f"2.25.{100000 + i}" for i in range(count)]
     annotations: list[Sequence[Any]] = []
     candidates: list[Sequence[Any]] = []
@@ -72,20 +72,20 @@ def make_ct(folder: str | Path, count: int, seed: int, *, size: float = WIDTH) -
     return PhantomSet(names, names[::2])
 
 
-def make_xrays(folder: str | Path, count: int, seed: int, *, size: int = LONGEST) -> PhantomSet:
-    """Write ``count`` grey 8-bit images as NIH has them, names ``{patient}_{follow-up}.png``, 1 to 3 a patient.
+def make_xrays(folder: str | Path, count: int, seed: int, *, size: int = MAX_SIDE) -> PhantomSet:
+    """Write ``count`` grey 8-bit images as in NIH ChestX-ray14, ``{patient}_{follow-up}.png``, 1 to 3 a patient.
 
-    Masks are 8-bit PNGs of 0 and 255, ``masks/{stem}_lung.png`` and ``masks/{stem}_nodule.png``; the latter shows
-    masses too, and is all 0 where there is neither. Image i depends on the seed, i and the size alone.
+    Masks are 8-bit PNGs of 0 and 255, ``masks/{stem}_lung.png`` and ``masks/{stem}_nodule.png``; the latter includes
+    masses. Image i depends on the seed, i and the size only.
 
     Args:
-        folder: new, empty, or holding the same set.
+        folder: new, empty, or with the same data set.
         count: images, 1 or more.
-        seed: what all randomness comes from.
+        seed: the seed of all random draws.
         size: height in pixels, 32 / 0.84 or more; the width is 0.84 to 0.96 of it.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder has other content, or cannot be written.
     """
     folder = _claim(folder, kind="chest X-rays", count=count, seed=seed, size=size)
     rows: list[Sequence[Any]] = []
@@ -99,8 +99,8 @@ def make_xrays(folder: str | Path, count: int, seed: int, *, size: int = LONGEST
         _write_image(folder / "images" / name, xray.image)
         _write_image(folder / "masks" / f"{stem}_lung.png", xray.lung * np.uint8(255))
         _write_image(folder / "masks" / f"{stem}_nodule.png", xray.nodule * np.uint8(255))
-        person = numpy_generator(seed, "patient", patient)
-        age, gender = int(person.integers(18, 90)), "MF"[int(person.integers(2))]
+        patient_rng = numpy_generator(seed, "patient", patient)
+        age, gender = int(patient_rng.integers(18, 90)), "MF"[int(patient_rng.integers(2))]
         view = "PA" if rng.random() < 0.6 else "AP"
         label = "|".join(xray.findings) or "No Finding"
         rows.append((name, label, follow_up, patient, age, gender, view))
@@ -112,21 +112,21 @@ def make_xrays(folder: str | Path, count: int, seed: int, *, size: int = LONGEST
 
 
 def _patients() -> Iterator[tuple[int, int]]:
-    """(patient, follow-up) without end: the 1st patient has 1 image, the 2nd 2, the 3rd 3, the 4th 1 ..."""
+    """Yield (patient, follow-up) endlessly: the 1st patient has 1 image, the 2nd 2, the 3rd 3, the 4th 1 ..."""
     for patient in count_from(1):
         for follow_up in range((patient - 1) % 3 + 1):
             yield patient, follow_up
 
 
 def _claim(folder: str | Path, *, kind: str, count: int, seed: int, size: float) -> Path:
-    """Make the folder and mark it as ours."""
+    """Make the folder and write the file that marks it as a phantom data set."""
     folder = Path(folder)
     mark = folder / MARK
     text = f"Made-up {kind}, no patient's: {count} of seed {seed}, size {size:g}.\n"
     try:
         if folder.exists() and any(folder.iterdir()) and not (mark.exists() and mark.read_text("utf-8") == text):
             raise UserError(
-                f"--out: expected a new or empty folder, {folder} holds something else; give another one, or remove it"
+                f"--out: expected a new or empty folder, {folder} has other content; give another one, or remove it"
             )
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -152,7 +152,7 @@ def _write_scan(stem: Path, array: np.ndarray, scan: CtPhantom) -> None:
         "ElementSpacing": " ".join(map(str, scan.spacing)),
         "DimSize": " ".join(map(str, array.shape[::-1])),
         "ElementType": kind,
-        "ElementDataFile": f"{stem.name}.raw",  # the format asks for this entry to be the last
+        "ElementDataFile": f"{stem.name}.raw",  # must be the last entry
     }
     header = "".join(f"{key} = {value}\n" for key, value in entries.items())
     _write(stem.with_name(f"{stem.name}.raw"), lambda path: path.write_bytes(array.astype(stored).tobytes()))
@@ -172,7 +172,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _write_table(path: Path, header: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Tables come last, and whole: where they are, the set is complete."""
+    """Write a CSV table, whole or not at all; called last, so that a data set with tables is complete."""
     with whole_file(path, "w") as file:
         file.write(header + "\n")
         csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,6 +1,6 @@
-"""A made-up chest X-ray, drawn in two dimensions as what the rays lose on their way, bright where they lose most.
+"""Draw a made-up chest X-ray as a two-dimensional map of attenuation; more attenuation is brighter.
 
-Coordinates: u from −1 at the left of the image, the patient's right, to 1; v from −1 at the top to 1.
+Coordinates: u from −1 at the left of the image (the patient's right) to 1; v from −1 at the top to 1.
 """
 
 from typing import NamedTuple
@@ -9,21 +9,22 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-# What a phantom can show, named as by NIH ChestX-ray14.
+# Findings that can be drawn, with NIH ChestX-ray14's names.
 FINDINGS = ("Cardiomegaly", "Effusion", "Mass", "Nodule")
-# An image's longest side stands for so many mm; a nodule is below 30 mm, a mass above.
-LONGEST_MM = 380.0
+# Length of an image's longest side, mm.
+MAX_SIDE_MM = 380.0
+# mm: a nodule is below 30 mm, a mass above.
 DIAMETERS = {"Nodule": (14.0, 28.0), "Mass": (34.0, 56.0)}
-# Width of the heart to that of the chest: above a half, the heart is too large.
+# Cardiothoracic ratio, normal and enlarged; the limit is 0.5.
 HEART_RATIOS, LARGE_HEART_RATIOS = (0.38, 0.46), (0.56, 0.64)
 PLACING_TRIES = 400
 
 
 class XrayPhantom(NamedTuple):
-    """An image and its truth.
+    """An image and its ground truth.
 
-    ``image`` uint8 H W; ``lung`` and ``nodule`` bool H W: the lungs' air that no heart or fluid hides, and nodules and
-    masses; ``findings`` sorted names of FINDINGS; ``heart_ratio`` the heart's width to the chest's.
+    ``image`` is uint8 H W. ``lung`` (bool H W) is the part of the lungs not hidden by heart or fluid; ``nodule``
+    (bool H W) includes masses. ``findings`` are sorted names of FINDINGS; ``heart_ratio`` is the cardiothoracic ratio.
     """
 
     image: np.ndarray
@@ -34,10 +35,10 @@ class XrayPhantom(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """Coordinates (``u`` 1 W, ``v`` H 1, ``side`` −1 or 1), and the chest's outlines in them.
+    """Coordinates (``u`` 1 W, ``v`` H 1, ``side`` −1 or 1) and the outlines of the chest.
 
-    ``inside`` H W is above 0 within the bony chest, ``air`` H W (0..1) the depth of the lungs; ``floor`` 1 W the height
-    of the diaphragm; ``heart`` H W the heart's depth, 0..1.
+    ``inside`` (H W) is above 0 within the rib cage; ``air`` (H W, 0..1) is the depth of the lungs along the ray;
+    ``floor`` (1 W) is the v of the diaphragm; ``heart`` (H W, 0..1) is the depth of the heart.
     """
 
     u: np.ndarray
@@ -52,10 +53,10 @@ class Outline(NamedTuple):
 def draw_xray(
     rng: np.random.Generator, *, height: int = 320, width: int = 288, findings: tuple[str, ...] = ()
 ) -> XrayPhantom:
-    """Draw an image with the given findings, one nodule or mass each.
+    """Draw an image with the given findings, one of each.
 
     Args:
-        rng: what the image depends on, along with the other arguments.
+        rng: the source of all random draws.
         height, width: pixels, at least 32.
         findings: some of FINDINGS.
 
@@ -73,21 +74,21 @@ def draw_xray(
     lung = (air > 0.25) & (chest.heart == 0)
 
     vessels = _draw_vessels(rng, height, width)
-    lost = _body(rng, chest) - 0.62 * air * (1 - 0.5 * chest.heart)
-    lost += 0.3 * chest.heart + _middle(rng, chest) + 0.24 * vessels * air + _bones(rng, chest)
+    attenuation = _body(rng, chest) - 0.62 * air * (1 - 0.5 * chest.heart)
+    attenuation += 0.3 * chest.heart + _middle(rng, chest) + 0.24 * vessels * air + _bones(rng, chest)
     nodule = np.zeros_like(lung)
     for finding in sorted(set(findings) & set(DIAMETERS)):
         depth = _draw_ball(rng, lung, DIAMETERS[finding])
-        lost += float(rng.uniform(0.2, 0.3)) * np.sqrt(depth)
+        attenuation += float(rng.uniform(0.2, 0.3)) * np.sqrt(depth)
         nodule |= depth > 0
-    image = _expose(rng, lost)
+    image = _expose(rng, attenuation)
     return XrayPhantom(image, lung, nodule, tuple(sorted(set(findings))), heart_ratio)
 
 
 def _draw_outline(rng: np.random.Generator, height: int, width: int, heart_ratio: float) -> Outline:
     u = np.linspace(-1, 1, width, dtype=np.float32)[None] - np.float32(rng.uniform(-0.05, 0.05))
     v = np.linspace(-1, 1, height, dtype=np.float32)[:, None] - np.float32(rng.uniform(-0.04, 0.04))
-    # Nobody stands quite straight.
+    # Patients are slightly tilted.
     u = u + np.float32(rng.uniform(-0.04, 0.04)) * v
     side = np.where(u < 0, np.float32(-1), np.float32(1))
     half = rng.uniform(0.70, 0.80)  # of the chest's width
@@ -112,7 +113,7 @@ def _draw_outline(rng: np.random.Generator, height: int, width: int, heart_ratio
 
 
 def _draw_fluid(rng: np.random.Generator, chest: Outline, *, amount: float) -> np.ndarray:
-    """H W, 0..1: fluid on the lung's floor, up to ``amount`` above it and higher at the chest wall; on one side."""
+    """H W, 0..1: pleural effusion on one side, up to ``amount`` above the diaphragm and higher at the chest wall."""
     sides, level, rise = rng.integers(0, 2), rng.uniform(0.7, 1.3), rng.uniform(0.15, 0.35)
     if not amount:
         return np.zeros_like(chest.air)
@@ -122,7 +123,7 @@ def _draw_fluid(rng: np.random.Generator, chest: Outline, *, amount: float) -> n
 
 
 def _body(rng: np.random.Generator, chest: Outline) -> np.ndarray:
-    """H W: the soft parts, thick in the middle; neck, shoulders, trunk."""
+    """H W: attenuation of the soft tissue of neck, shoulders and trunk, thickest in the middle."""
     neck, trunk = rng.uniform(0.28, 0.38), rng.uniform(0.93, 1.1)
     down = ((chest.v + 1.02) / rng.uniform(0.3, 0.42)).clip(0, 1)
     half = neck + (trunk - neck) * down * down * (3 - 2 * down)
@@ -132,7 +133,7 @@ def _body(rng: np.random.Generator, chest: Outline) -> np.ndarray:
 
 
 def _middle(rng: np.random.Generator, chest: Outline) -> np.ndarray:
-    """H W: great vessels, spine and windpipe."""
+    """H W: attenuation of great vessels, spine and trachea."""
     u, v = chest.u, chest.v
     spread = 0.13 + 0.05 * np.exp(-(((v + 0.25) / 0.15) ** 2)) * (chest.side > 0)  # the arch of the aorta
     shadow = rng.uniform(0.24, 0.32) / (1 + np.exp(((np.abs(u) - spread) / 0.015).clip(-30, 30)))
@@ -144,7 +145,7 @@ def _middle(rng: np.random.Generator, chest: Outline) -> np.ndarray:
 
 
 def _bones(rng: np.random.Generator, chest: Outline) -> np.ndarray:
-    """H W: ribs, behind and, fainter and steeper, in front; collar bones."""
+    """H W: attenuation of posterior ribs, fainter and steeper anterior ribs, and clavicles."""
     across = chest.side * chest.u
     cage = 1 / (1 + np.exp((-(chest.inside + 0.06) / 0.04).clip(-30, 30)))
     pitch, bow = rng.uniform(0.155, 0.185), rng.uniform(0.35, 0.6)
@@ -160,18 +161,18 @@ def _bones(rng: np.random.Generator, chest: Outline) -> np.ndarray:
 
 
 def _tubes(place: np.ndarray, pitch: float, radius: float, phase: float) -> np.ndarray:
-    """Tubes with a bright wall, 0..1, every ``pitch``."""
+    """Attenuation of tubes with a bright wall, 0..1, one per ``pitch``."""
     off = (np.mod(place + phase, pitch) - pitch / 2) / radius
     return (1 - off**2).clip(0, None) ** 0.35 * (0.6 + 0.4 * off**2)
 
 
 def _draw_vessels(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """H W, 0..1: trees that fork from the two hila outwards."""
+    """H W, 0..1: trees that branch outwards from the two hila."""
     canvas = Image.new("L", (width, height))
     pen = ImageDraw.Draw(canvas)
     side = np.repeat([-1.0, 1.0], 7)
     starts = np.stack([side * 0.16, rng.uniform(-0.08, 0.1, side.size)], axis=-1)
-    # Downwards more than upwards: there is more lung.
+    # More downwards than upwards, where the lung is larger.
     angles = rng.uniform(-1.2, 1.3, side.size)
     for branching in range(5):
         length = 0.17 * 0.85**branching * rng.uniform(0.6, 1.3, side.size)
@@ -186,13 +187,15 @@ def _draw_vessels(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _draw_ball(rng: np.random.Generator, lung: np.ndarray, diameters: tuple[float, float]) -> np.ndarray:
-    """H W, 1 at the centre of a ball in the lungs to 0 at its rim and outside; of the places tried, the first that
-    holds it whole, else the one that holds most of it."""
+    """Draw a ball in the lungs: H W, from 1 at its centre to 0 at its rim and outside.
+
+    Of the positions tried, the first with most of the rim inside the lungs is used.
+    """
     height, width = lung.shape
-    radius = max(1.0, float(rng.uniform(*diameters)) / 2 * max(height, width) / LONGEST_MM)
-    places = rng.choice(np.flatnonzero(lung), PLACING_TRIES)
+    radius = max(1.0, float(rng.uniform(*diameters)) / 2 * max(height, width) / MAX_SIDE_MM)
+    positions = rng.choice(np.flatnonzero(lung), PLACING_TRIES)
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    y, x = np.divmod(places[:, None], width)
+    y, x = np.divmod(positions[:, None], width)
     rim_y = np.rint(y + radius * np.sin(angles)).astype(int)
     rim_x = np.rint(x + radius * np.cos(angles)).astype(int)
     within = (rim_y >= 0) & (rim_y < height) & (rim_x >= 0) & (rim_x < width)
@@ -202,10 +205,10 @@ def _draw_ball(rng: np.random.Generator, lung: np.ndarray, diameters: tuple[floa
     return (1 - distance2 / radius**2).clip(0, None)
 
 
-def _expose(rng: np.random.Generator, lost: np.ndarray) -> np.ndarray:
-    """uint8 H W: blur, grain, and the window and curve of one exposure among many."""
-    lost = ndimage.gaussian_filter(lost.astype(np.float32), rng.uniform(0.4, 0.8))
-    low, high = np.percentile(lost, [rng.uniform(0.5, 3), rng.uniform(97, 99.8)])
-    image = ((lost - low) / (high - low)).clip(0, 1) ** np.float32(rng.uniform(0.8, 1.25))
-    grain = rng.standard_normal(lost.shape, dtype=np.float32) * np.float32(rng.uniform(2, 5))
+def _expose(rng: np.random.Generator, attenuation: np.ndarray) -> np.ndarray:
+    """Convert attenuation to uint8 H W: blur, random window and gamma of an exposure, and noise."""
+    attenuation = ndimage.gaussian_filter(attenuation.astype(np.float32), rng.uniform(0.4, 0.8))
+    low, high = np.percentile(attenuation, [rng.uniform(0.5, 3), rng.uniform(97, 99.8)])
+    image = ((attenuation - low) / (high - low)).clip(0, 1) ** np.float32(rng.uniform(0.8, 1.25))
+    grain = rng.standard_normal(attenuation.shape, dtype=np.float32) * np.float32(rng.uniform(2, 5))
     return np.rint(image * rng.uniform(215, 250) + grain + 4).clip(0, 255).astype(np.uint8)
