@@ -121,6 +121,5 @@ class Views2d:
         transformed = apply_spatial(crop, params.global_spatial, self.global_size)
         global1, global2 = apply_appearance(transformed, params.global_appearance).chunk(2)
         local = apply_appearance(apply_spatial(crop, params.local_spatial, self.local_size), params.local_appearance)
-        return Views(
-            global1, global2, normalize(transformed[:n]), local.unflatten(0, (self.n_local, n)).transpose(0, 1)
-        )
+        local = local.unflatten(0, (self.n_local, n)).transpose(0, 1)
+        return Views(global1, global2, normalize(transformed[:n]), local)
