@@ -19,8 +19,8 @@ LARGEST_JUMP = 100.0
 SMALLEST_MEDIAN = 1.0
 # Number of good steps that the median is taken over, and the number from which on the median is used.
 MEDIAN_STEPS, MIN_STEPS = 64, 8
-# Before that, a norm is bad above this multiple of max(loss, 1).
-LARGEST_AT_FIRST = 1e4
+# Before that, a norm is bad above this multiple of max(loss, 1). BatchNorm of two samples gives norms above 1e4.
+LARGEST_AT_FIRST = 1e6
 
 
 class StepCheck(NamedTuple):
