@@ -1,4 +1,4 @@
-"""Nodule candidates of LUNA16: cubes where the table says, classes in balance, and a run from end to end."""
+"""Nodule candidates of LUNA16: cubes at the points of the table, balanced classes, and a whole run."""
 
 import csv
 import json
@@ -61,15 +61,15 @@ def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
     assert sorted(listed) == [f"1.3.6.{i}" for i in range(7)]
 
 
-def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_parts(luna, tmp_path):
-    parts = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
+def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_splits(luna, tmp_path):
+    splits = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
     listed = (tmp_path / "luna_train.txt").read_text().split()
-    train, valid, test = (set(part.patients) for part in parts[:3])
+    train, valid, test = (set(split.patients) for split in splits[:3])
     assert train | valid == set(listed[2:]) and not train & valid and test == {"1.3.6.7", "1.3.6.8"}
     # Without subset7 to subset9 a fifth of the scans is held out.
     copy = shutil.copytree(luna, tmp_path / "copy", ignore=shutil.ignore_patterns("subset7", "subset8"))
-    parts = open_candidates(root=copy, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
-    assert parts.test_source == "a fifth of the scans, held out" and set(parts.test.patients) < set(listed[2:])
+    splits = open_candidates(root=copy, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
+    assert splits.test_source == "a fifth of the scans, held out" and set(splits.test.patients) < set(listed[2:])
 
 
 @pytest.mark.parametrize("fields", [{}, BACKWARDS])
@@ -128,8 +128,8 @@ def test_an_epoch_is_balanced_and_each_false_positive_comes_before_any_comes_aga
 
 
 def test_batches_depend_on_seed_and_epoch_alone(luna, tmp_path):
-    parts = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
-    one, two = (list(Loader(parts.train, batch_size=8, workers=w, seed=1).batches(1, 2)) for w in (0, 2))
+    splits = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0.3, seed=1, cube=CUBE)
+    one, two = (list(Loader(splits.train, batch_size=8, workers=w, seed=1).batches(1, 2)) for w in (0, 2))
     assert one[0].cubes.shape == (8, 1, *CUBE) and one[0].labels.shape == (8, 1)
     assert all(torch.equal(a, b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
 
@@ -153,7 +153,7 @@ def test_both_classes_count_the_same_however_many_there_are():
     assert balanced_cross_entropy(logits[:1], labels[:1]).item() == pytest.approx(np.log(2))
 
 
-def test_the_table_is_found_where_people_have_it(tmp_path):
+def test_the_table_is_found_in_the_usual_folders(tmp_path):
     root = tmp_path / "LUNA16"
     root.mkdir()
     with pytest.raises(UserError, match=r"expected candidates_V2.csv in .*LUNA16"):
@@ -189,12 +189,12 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
     ):
         table.write_text(content)
         refused(message)
-    # Some candidates of scans that are not there are left out and said; points outside of their scan are too many here.
+    # Candidates of a missing scan are left out and reported; below, too many points are outside of their scan.
     write_table(table, [*rows[1:], ["elsewhere", 1, 2, 3, 1]])
-    parts = open_candidates(root=copy, lists=ListFolders.at(tmp_path / "lists"), ratio=0.3, seed=1, cube=CUBE)
-    said = capsys.readouterr().err
-    assert "9 of 10 scans with candidates in --data, 1 not: 1 candidates left out (elsewhere); 9 of 9 scans" in said
-    assert "elsewhere" not in parts.test.files
+    splits = open_candidates(root=copy, lists=ListFolders.at(tmp_path / "lists"), ratio=0.3, seed=1, cube=CUBE)
+    error = capsys.readouterr().err
+    assert "9 of 10 scans with candidates in --data, 1 not: 1 candidates left out (elsewhere); 9 of 9 scans" in error
+    assert "elsewhere" not in splits.test.files
     write_table(table, [[name, 1e4 + float(x), y, z, label] for name, x, y, z, label in rows[1:]])
     refused("expected candidates within the scan")
     # A listed scan whose file is gone.
@@ -204,7 +204,7 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
     refused("1 of its 5 names are not in")
 
 
-def test_only_the_part_about_a_candidate_is_read(luna, monkeypatch):
+def test_only_the_voxels_around_a_candidate_are_read(luna, monkeypatch):
     asked = []
     reader = sitk.ImageFileReader
 

@@ -1,4 +1,4 @@
-"""Fine-tuning as people run it, and its parts: splits, labels, loss, AUROC, best epoch."""
+"""Fine-tuning from the command line, and its components: splits, labels, loss, AUROC, best epoch."""
 
 import csv
 import json
@@ -127,31 +127,31 @@ def test_wrong_input_is_one_line(nih, tmp_path, monkeypatch, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
-def test_no_patient_is_in_two_parts_and_all_images_are_in_one():
+def test_no_patient_is_in_two_splits_and_all_images_are_in_one():
     names = [f"{i:08}_{k:03}.png" for i in range(40) for k in range(1 + i % 3)]
     patients = [chest_patient(name) for name in names]
-    parts = split_by_patient(names, patients, test=[], test_patients=[], seed=1)
-    groups = [{chest_patient(name) for name in part} for part in parts]
-    assert sorted(n for part in parts for n in part) == names
+    splits = split_by_patient(names, patients, test=[], test_patients=[], seed=1)
+    groups = [{chest_patient(name) for name in split} for split in splits]
+    assert sorted(n for split in splits for n in split) == names
     assert sum(map(len, groups)) == 40 and [len(group) for group in groups] == [29, 3, 8]
-    assert parts == split_by_patient(names, patients, test=[], test_patients=[], seed=1)
-    assert parts != split_by_patient(names, patients, test=[], test_patients=[], seed=2)
+    assert splits == split_by_patient(names, patients, test=[], test_patients=[], seed=1)
+    assert splits != split_by_patient(names, patients, test=[], test_patients=[], seed=2)
     # A patient of the test list trains nowhere.
-    parts = split_by_patient(names, patients, test=["00000001_007.png"], test_patients=["00000001"], seed=1)
-    assert parts.test == ["00000001_007.png"] and not any("00000001" in n for n in parts.train + parts.valid)
+    splits = split_by_patient(names, patients, test=["00000001_007.png"], test_patients=["00000001"], seed=1)
+    assert splits.test == ["00000001_007.png"] and not any("00000001" in n for n in splits.train + splits.valid)
     with pytest.raises(UserError, match="--ratio"):
         split_by_patient(names[:3], patients[:3], test=[], test_patients=[], seed=1)
     assert chexpert_patient("train/patient00007/study2/view1_frontal.jpg") == "train/patient00007"
 
 
 def test_what_pre_trained_does_not_fine_tune(nih, tmp_path):
-    parts = open_classification(name="chest", root=nih, lists=ListFolders.at(tmp_path), ratio=0.5, seed=1, size=64)
+    splits = open_classification(name="chest", root=nih, lists=ListFolders.at(tmp_path), ratio=0.5, seed=1, size=64)
     listed = [line.split()[0] for line in (tmp_path / "chest_train.txt").read_text().splitlines()]
-    used = [part.name(i) for part in (parts.train, parts.valid) for i in range(len(part))]
+    used = [split.name(i) for split in (splits.train, splits.valid) for i in range(len(split))]
     assert sorted(used) == sorted(listed[len(listed) // 2 :])
     truth = read_listed_labels(tmp_path / "chest_train.txt")
-    for i in range(len(parts.train)):
-        assert tuple(parts.train[i][1].tolist()) == truth[parts.train.name(i)]
+    for i in range(len(splits.train)):
+        assert tuple(splits.train[i][1].tolist()) == truth[splits.train.name(i)]
 
 
 @pytest.mark.parametrize(("uncertain", "value"), [("ones", 1.0), ("zeros", 0.0), ("ignore", NAN)])
@@ -203,14 +203,14 @@ def test_intervals_are_over_patients():
     labels = (rng.random((30, 1)) < 0.5).astype(float)
     scores = rng.random((30, 1)) + 0.5 * labels
     alone = auroc(scores, labels, ["a"], patients=[str(i) for i in range(30)], seed=0).per_class["a"]
-    # Each image ten times: as many patients, so no more is known.
-    people = [str(i) for i in range(30)] * 10
-    many = auroc(np.tile(scores, (10, 1)), np.tile(labels, (10, 1)), ["a"], patients=people, seed=0).per_class["a"]
+    # Each image ten times, with the same patients: the interval stays the same.
+    repeated = [str(i) for i in range(30)] * 10
+    many = auroc(np.tile(scores, (10, 1)), np.tile(labels, (10, 1)), ["a"], patients=repeated, seed=0).per_class["a"]
     assert alone.low < alone.value < alone.high and many.value == pytest.approx(alone.value)
     assert (many.low, many.high) == pytest.approx((alone.low, alone.high), abs=0.02)
 
 
-def test_evaluation_sees_the_centre_and_training_random_boxes():
+def test_evaluation_reads_the_centre_and_training_random_boxes():
     image = torch.zeros(1, 256, 300, dtype=torch.uint8)
     image[:, 16:240, 38:262] = 200
     assert (central_square(image, 224) == 200).all() and central_square(image, 224).shape == (1, 224, 224)

@@ -34,7 +34,7 @@ from utils.errors import UserError
 
 NAN = float("nan")
 CPU = torch.device("cpu")
-# Rare enough to have no positives in the training split, and in the test part.
+# Rare enough to have no positives in the training split, and in the test split.
 NOWHERE, NOT_TESTED = FINDINGS.index("Hernia"), FINDINGS.index("Edema")
 
 
@@ -55,9 +55,9 @@ def nih(tmp_path_factory):
         pixels[10:30, 10:30] += np.uint8(150 * labels[FINDINGS.index("Mass")])
         Image.fromarray(pixels).save(root / "images" / name)
         lines.append((i % 40, " ".join([name, *map(str, labels)])))
-    for part, is_here in (("train", lambda p: p < 30), ("test", lambda p: p >= 30)):
+    for split, is_here in (("train", lambda p: p < 30), ("test", lambda p: p >= 30)):
         chosen = [line for patient, line in lines if is_here(patient)]
-        (root / "lists" / f"chest_{part}.txt").write_text("\n".join(chosen) + "\n")
+        (root / "lists" / f"chest_{split}.txt").write_text("\n".join(chosen) + "\n")
     return root
 
 
@@ -95,8 +95,8 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def listed(nih, part):
-    return [line.split()[0] for line in (nih / "lists" / f"chest_{part}.txt").read_text().splitlines()]
+def listed(nih, split):
+    return [line.split()[0] for line in (nih / "lists" / f"chest_{split}.txt").read_text().splitlines()]
 
 
 def features(values, labels):
@@ -136,7 +136,7 @@ def test_from_images_to_results(nih, tmp_path, monkeypatch, capsys):
             truth, scores = ([float(row[column]) for row in rows] for column in (f"label_{name}", name))
             assert value["value"] == pytest.approx(roc_auc_score(truth, scores))
             assert value["low"] <= value["value"] <= value["high"]
-        # Even a random encoder tells bright from dark.
+        # Even a random encoder separates bright from dark.
         assert found["auroc"]["Mass"]["value"] == 1.0
         assert Image.open(out / f"roc_{kind}.png").width > 100
     assert json.loads((out / "run.json").read_text())["match"] == "120 of 120 entries matched"
@@ -181,17 +181,17 @@ def test_every_nodule_once_and_ten_times_as_many_false_positives():
 
 
 def test_a_seeded_share_of_images_keeps_names_labels_and_patients(nih):
-    part = open_classification(
+    split = open_classification(
         name="chest", root=nih, lists=ListFolders.at(nih / "lists"), ratio=0, seed=1, size=32
     ).train
-    fewer, again, other = (eval_images(part, 32, at_most=9, seed=seed) for seed in (1, 1, 2))
+    fewer, again, other = (eval_images(split, 32, at_most=9, seed=seed) for seed in (1, 1, 2))
     assert len(fewer) == 9 and fewer.fingerprint == again.fingerprint != other.fingerprint
-    place = {part.name(i): i for i in range(len(part))}
+    place = {split.name(i): i for i in range(len(split))}
     for i in range(9):
         whole = place[fewer.name(i)]
-        assert torch.equal(fewer[i][1], part[whole][1]) and fewer.patients[i] == part.patients[whole]
-        assert fewer[i][0].shape == (1, 32, 32) != part[whole][0].shape
-    assert [eval_images(part, 32).name(i) for i in range(len(part))] == [part.name(i) for i in range(len(part))]
+        assert torch.equal(fewer[i][1], split[whole][1]) and fewer.patients[i] == split.patients[whole]
+        assert fewer[i][0].shape == (1, 32, 32) != split[whole][0].shape
+    assert [eval_images(split, 32).name(i) for i in range(len(split))] == [split.name(i) for i in range(len(split))]
 
 
 def lines_of(output):
@@ -209,11 +209,11 @@ def assert_same(a, b):
         assert a == b
 
 
-def test_pre_training_goes_on_as_if_nobody_had_looked(nih, tmp_path, monkeypatch, capsys):
+def test_probes_do_not_affect_pre_training(nih, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("engine.curves.write_curves", lambda lines, path: None)  # slow
     seen = set()
     read = LabelledFiles.__getitem__
-    monkeypatch.setattr(LabelledFiles, "__getitem__", lambda part, i: seen.add(part.name(i)) or read(part, i))
+    monkeypatch.setattr(LabelledFiles, "__getitem__", lambda files, i: seen.add(files.name(i)) or read(files, i))
     plain, probed, third = (tmp_path / name for name in ("plain", "probed", "third"))
     status, error = run(monkeypatch, capsys, *pretraining(nih, plain))
     assert status == 0 and not seen, error
@@ -237,12 +237,12 @@ def test_pre_training_goes_on_as_if_nobody_had_looked(nih, tmp_path, monkeypatch
     for place, name in enumerate(names):
         written = {event.step: event.value for event in board.Scalars(name)}
         assert written == {epoch: pytest.approx(values[place]) for epoch, values in found.items()}
-    # What pre-trains is not looked at where there is more of the list, and the test part never.
+    # Images that pre-train are not probed if the list has others, and the test split is never read.
     assert len(seen) <= 20 and seen <= set(listed(nih, "train")[2:])
 
 
 class Backbone(nn.Module):
-    """An encoder with everything that a look at it could disturb."""
+    """An encoder with everything that extraction of features could change."""
 
     def __init__(self):
         super().__init__()
@@ -255,17 +255,17 @@ class Backbone(nn.Module):
 
 
 def test_extraction_leaves_everything_as_it_was(nih):
-    part = open_classification(
+    split = open_classification(
         name="chest", root=nih, lists=ListFolders.at(nih / "lists"), ratio=0, seed=1, size=32
     ).test
     module = PooledFeatures(Backbone())
     before = {name: value.clone() for name, value in module.state_dict().items()}
     torch.manual_seed(3)
     random_state = torch.get_rng_state()
-    batches = EvaluationLoader(part, batch_size=3, workers=1)
+    batches = EvaluationLoader(split, batch_size=3, workers=1)
     found, again = (predict(module, batches, eval_inputs, CPU) for _ in range(2))
-    assert found.indices == list(range(len(part))) and found.values.shape == (len(part), 6)
-    assert np.array_equal(found.values, again.values) and np.array_equal(found.labels, part.labels.numpy())
+    assert found.indices == list(range(len(split))) and found.values.shape == (len(split), 6)
+    assert np.array_equal(found.values, again.values) and np.array_equal(found.labels, split.labels.numpy())
     assert torch.equal(torch.get_rng_state(), random_state)
     assert_same(before, dict(module.state_dict()))
     assert module.training and module.encoder.body[1].training and not module.encoder.frozen.training
@@ -334,16 +334,16 @@ def test_separable_features_are_told_apart_and_shuffled_labels_are_not(shuffle):
 
 
 @pytest.mark.parametrize("shuffled", ["train", "valid", "test"])
-def test_every_part_has_its_own_use(tmp_path, shuffled):
-    parts = ("train", "valid", "test")
-    found = {part: clusters(i, count=200 + i, shuffle=part == shuffled) for i, part in enumerate(parts)}
-    people = {part: [str(i) for i in features.indices] for part, features in found.items()}
-    results = run_probes(found, ["a", "b"], people, neighbours=1, name=str, seed=0, output=tmp_path)
-    assert [results[f"{part}_images"] for part in parts] == [200, 201, 202]
+def test_every_split_has_its_own_use(tmp_path, shuffled):
+    splits = ("train", "valid", "test")
+    found = {split: clusters(i, count=200 + i, shuffle=split == shuffled) for i, split in enumerate(splits)}
+    patients = {split: [str(i) for i in features.indices] for split, features in found.items()}
+    results = run_probes(found, ["a", "b"], patients, neighbours=1, name=str, seed=0, output=tmp_path)
+    assert [results[f"{split}_images"] for split in splits] == [200, 201, 202]
     for kind in ("knn", "linear"):
         mean, valid = results[kind]["mean_auroc"]["value"], results["valid_mean_auroc"][kind]
         valid = valid if kind == "knn" else max(valid.values())
-        # From shuffled labels little is learnt; those to be judged by harm their own part and no other.
+        # Little is learnt from shuffled labels; shuffled labels to score on affect only their own split.
         assert (mean > 0.95) == (shuffled == "valid") and (valid > 0.95) == (shuffled == "test")
 
 
@@ -356,7 +356,7 @@ def test_the_linear_probe_is_a_regression_on_the_known_labels():
     scaled = (train.values - train.values.mean(0)) / train.values.std(0)
     model = LogisticRegression(C=0.1, max_iter=1000).fit(scaled[known], train.labels[known, 0])
     np.testing.assert_allclose(scores[:, 0], model.predict_proba(scaled)[:, 1], atol=1e-3)
-    assert (scores[:, 1] == 1).all()  # all that was ever seen
+    assert (scores[:, 1] == 1).all()  # the only label in training
     assert missing_classes(train.labels, ["a", "b"]) == {"b": "no negatives in the training split"}
 
 
@@ -367,25 +367,25 @@ def test_what_was_fitted_before_makes_no_difference(before, strength):
     np.testing.assert_allclose(after, LinearProbe(train).fit(strength).scores(train.values), atol=2e-5)
 
 
-def test_the_strength_is_the_best_on_the_validation_part_and_else_the_strongest():
+def test_the_strength_is_the_best_on_the_validation_split_and_else_the_strongest():
     rng = np.random.default_rng(0)
     wide = [rng.normal(size=(n, 60)) for n in (90, 300)]
     train, valid = (features(x, (x[:, :1] + rng.normal(size=(len(x), 1)) > 0)) for x in wide)
-    people = [str(i) for i in valid.indices]
+    patients = [str(i) for i in valid.indices]
     probe = LinearProbe(train)
-    best, tried = choose_strength(probe, valid, ["a"], people, {})
+    best, tried = choose_strength(probe, valid, ["a"], patients, {})
     assert tried[f"{best:g}"] == max(tried.values()) > min(tried.values()) and len(tried) == len(STRENGTHS)
-    chosen = probe_auroc(probe.scores(valid.values), valid, ["a"], people, {}).mean
+    chosen = probe_auroc(probe.scores(valid.values), valid, ["a"], patients, {}).mean
     assert chosen.value == pytest.approx(tried[f"{best:g}"], abs=1e-3)
     alike = clusters(4, count=60, apart=50.0)
-    people = [str(i) for i in alike.indices]
-    assert choose_strength(LinearProbe(alike), alike, ["a", "b"], people, {})[0] == min(STRENGTHS)
+    patients = [str(i) for i in alike.indices]
+    assert choose_strength(LinearProbe(alike), alike, ["a", "b"], patients, {})[0] == min(STRENGTHS)
     unknown = alike._replace(labels=alike.labels * NAN)
-    best, tried = choose_strength(LinearProbe(alike), unknown, ["a", "b"], people, {})
+    best, tried = choose_strength(LinearProbe(alike), unknown, ["a", "b"], patients, {})
     assert best == min(STRENGTHS) and set(tried.values()) == {None}
 
 
-def test_classes_that_cannot_be_learnt_or_judged_are_named():
+def test_classes_that_cannot_be_learnt_or_scored_are_named():
     test = clusters(5, count=40)
     test.labels[:, 1] = 0
     missing = {"a": "no positives in the training split"}
@@ -394,36 +394,36 @@ def test_classes_that_cannot_be_learnt_or_judged_are_named():
 
 
 def made_probe(module, **changed):
-    part = clusters(6, count=12)
-    batch = [(part.indices, (torch.from_numpy(part.values), torch.from_numpy(part.labels)))]
+    data = clusters(6, count=12)
+    batch = [(data.indices, (torch.from_numpy(data.values), torch.from_numpy(data.labels)))]
     settings = {
         "train": batch, "valid": batch, "make_inputs": tuple, "device": CPU, "classes": ["a", "b"],
-        "patients": [str(i) for i in part.indices], "neighbours": 3, "every": 3, "epochs": 7,
+        "patients": [str(i) for i in data.indices], "neighbours": 3, "every": 3, "epochs": 7,
     }  # fmt: skip
     return EpochProbe(module, **{**settings, **changed})
 
 
-def test_when_a_probe_is_due_and_what_it_says(capsys):
+def test_when_a_probe_is_due_and_its_numbers(capsys):
     probe = made_probe(nn.Identity())
     assert [epoch for epoch in range(8) if probe(epoch)] == [0, 3, 6, 7]
     assert probe(0).keys() == {"probe/knn_auroc", "probe/linear_auroc"} and probe(0)["probe/linear_auroc"] == 1
-    part = clusters(6, count=12)
-    one_kind = [(part.indices, (torch.from_numpy(part.values), torch.ones(12, 2)))]
+    data = clusters(6, count=12)
+    one_kind = [(data.indices, (torch.from_numpy(data.values), torch.ones(12, 2)))]
     assert made_probe(nn.Identity(), valid=one_kind)(0) == {} == made_probe(nn.Identity(), train=one_kind)(0)
     assert capsys.readouterr().err == ""
 
 
-def test_a_network_that_has_gone_astray_and_images_that_are_gone_do_not_end_pre_training(capsys):
-    class Astray(nn.Module):
+def test_a_diverged_network_and_missing_images_do_not_end_pre_training(capsys):
+    class Diverged(nn.Module):
         def forward(self, x):
             return x * torch.inf
 
-    for probe in (made_probe(Astray()), made_probe(nn.Identity(), valid=[])):
+    for probe in (made_probe(Diverged()), made_probe(nn.Identity(), valid=[])):
         assert probe(3) == {}
         assert capsys.readouterr().err.startswith("epoch 3: no probe")
 
 
-def test_some_class_must_be_there_to_be_probed():
+def test_a_probe_needs_a_class_with_both_labels():
     both, zeros = np.array([[0, 1], [1, 0]]), np.zeros((2, 2))
     require_labels(both, np.array([[0, 0], [0, 1]]))
     for train, valid in ((zeros, both), (both, zeros), ([[0, 0], [0, 1]], [[0, 0], [1, 0]])):

@@ -1,4 +1,4 @@
-"""Segmentation as people run it, each data set in its own layout, and its parts: reading, crops, loss, metrics."""
+"""Segmentation from the command line, each data set in its own layout, and its components: crops, loss, metrics."""
 
 import csv
 import json
@@ -82,15 +82,15 @@ def lits(tmp_path_factory):
     """Five scans to train and two to test, of voxels that are no cubes; the second test scan has no mask."""
     root = tmp_path_factory.mktemp("lits")
     shape, spacing = (20, 24, 9), (0.8, 0.8, 2.0)
-    for part, numbers in (("train", range(5)), ("test", range(5, 7))):
+    for split, numbers in (("train", range(5)), ("test", range(5, 7))):
         for i in numbers:
             label = ball(shape, (10, 12, 4), 4).astype(np.uint8)
             label[9:11, 11:13, 4] = 2
             hu = np.where(label > 0, 100, -200) + np.random.default_rng(i).normal(0, 20, shape)
             dash, ending = ("-", ".nii") if i % 2 else ("", ".nii.gz")
-            write_nifti(root / part / "CT" / f"volume{dash}{i}{ending}", hu.astype(np.int16), spacing)
+            write_nifti(root / split / "CT" / f"volume{dash}{i}{ending}", hu.astype(np.int16), spacing)
             if i < 6:
-                write_nifti(root / part / "seg" / f"segmentation{dash}{i}{ending}", label, spacing)
+                write_nifti(root / split / "seg" / f"segmentation{dash}{i}{ending}", label, spacing)
     return root
 
 
@@ -143,7 +143,7 @@ def test_brats_from_weights_to_results_and_resumed_alike(brats, tmp_path, monkey
     assert results["dice"]["WT"]["value"] == pytest.approx(dice, abs=1e-6)
     _, match = load_encoder_with_match(whole / "best.pt", dim=3, norm="gn")
     assert match.matched == 32
-    # From the state after epoch 0, in another folder, with the cases kept prepared since.
+    # From the state after epoch 0, in another folder.
     resume = ["--resume", whole / "state" / "previous.pt"]
     status, error = run(monkeypatch, capsys, *options_of(brats, second, "brats", weight=weights), *crop, *resume)
     assert status == 0, error
@@ -184,13 +184,13 @@ def test_a_folder_of_images_and_masks(flat, tmp_path, monkeypatch, capsys):
     # A list of its own decides, and takes the patient's other image out of the rest.
     copy = shutil.copytree(flat, tmp_path / "copy")
     (copy / "test.txt").write_text("x3.png\n")
-    parts = open_segmentation(
+    splits = open_segmentation(
         name="folder", root=copy, lists=ListFolders.at(tmp_path), ratio=0, seed=0, dim=2, crop=(64, 64)
     )
-    assert [case.name for case in parts.test.cases] == ["x3"] and parts.test_source == "test.txt"
-    used = {case.name for part in (parts.train, parts.valid) for case in part.cases}
+    assert [case.name for case in splits.test.cases] == ["x3"] and splits.test_source == "test.txt"
+    used = {case.name for split in (splits.train, splits.valid) for case in split.cases}
     assert used == {f"x{i}" for i in range(10)} - {"x2", "x3"}
-    assert not set(parts.train.patients) & set(parts.valid.patients)
+    assert not set(splits.train.patients) & set(splits.valid.patients)
 
 
 def test_a_folder_of_volumes_of_every_format(tmp_path, monkeypatch, capsys):
@@ -198,17 +198,17 @@ def test_a_folder_of_volumes_of_every_format(tmp_path, monkeypatch, capsys):
     for i, ending in enumerate((".nii", ".nii.gz", ".mha", ".mhd", ".npy", ".nii")):
         mask = ball((12, 18, 10), (6, 9, 5), 3 + i % 2).astype(np.uint8) * 7
         image = (mask * 9.5 + np.random.default_rng(i).normal(size=mask.shape)).astype(np.float32)
-        for part, array in (("images", image), ("masks", mask)):
+        for folder, array in (("images", image), ("masks", mask)):
             if ending == ".npy":
-                np.save(root / part / f"v{i}.npy", array)
+                np.save(root / folder / f"v{i}.npy", array)
             else:
-                write_nifti(root / part / f"v{i}{ending}", array)
+                write_nifti(root / folder / f"v{i}{ending}", array)
     assert find_folder(root, 3).regions[0][:2] == ("foreground", (7,))
     out = tmp_path / "out"
     status, error = run(monkeypatch, capsys, *options_of(root, out, "folder"), "--crop", 16, 24, 8, "--epochs", 0)
     assert status == 0, error
     assert json.loads((out / "results.json").read_text())["dice"].keys() == {"foreground"}
-    # A share that is left out is left out; what remains is too few here.
+    # The share that pre-trained is left out; too few samples remain here.
     status, error = run(monkeypatch, capsys, *options_of(root, out.parent / "x", "folder"), "--ratio", 0.8)
     assert status == 1 and "smaller --ratio" in error
 
@@ -245,7 +245,7 @@ def case_of(tmp_path, image, mask, spacing=(1.0, 1.0, 1.0)):
     return Case("c", "c", (paths[0],), paths[1])
 
 
-def test_damaged_cases_are_told_apart(tmp_path):
+def test_each_kind_of_damaged_case_has_its_own_error(tmp_path):
     image, mask = np.zeros((6, 7, 8), np.int16), np.zeros((6, 7, 8), np.uint8)
     reading = ReadSpec(3, (0, 1))
     read_case(case_of(tmp_path, image, mask), reading)
@@ -308,25 +308,25 @@ def test_channels_are_scaled_each_by_itself_and_a_constant_one_is_0():
     assert (result[1] == 0).all()
 
 
-def test_crops_lie_within_and_half_of_them_hold_a_region():
+def test_crops_are_within_the_image_and_half_of_them_contain_a_region():
     labels = np.zeros((30, 40, 20), np.uint8)
     labels[28, 3, 17] = 1
     rng, crop = numpy_generator(0), (8, 16, 24)
     starts = [draw_start(labels, crop, rng) for _ in range(200)]
     prepared = Prepared(labels[None], np.zeros(1, np.float32), np.ones(1, np.float32), labels)
     cuts = [cut_crop(prepared, start, crop) for start in starts]
-    assert all(image.shape == (1, *crop) and part.shape == crop for image, part in cuts)
-    assert all((image[0] == part).all() for image, part in cuts)
-    assert min(np.array(starts)[:, 2]) == max(np.array(starts)[:, 2]) == 0  # no room: padded behind the end
-    assert 0.4 < np.mean([part.any() for _, part in cuts]) < 0.65
-    held = {tuple(start[:2]) for start, (_, part) in zip(starts, cuts, strict=True) if part.any()}
-    # The voxel is anywhere in them that the border leaves: x from 21 or 22 on, y up to 3.
+    assert all(image.shape == (1, *crop) and mask.shape == crop for image, mask in cuts)
+    assert all((image[0] == mask).all() for image, mask in cuts)
+    assert min(np.array(starts)[:, 2]) == max(np.array(starts)[:, 2]) == 0  # padded at the end
+    assert 0.4 < np.mean([mask.any() for _, mask in cuts]) < 0.65
+    held = {tuple(start[:2]) for start, (_, mask) in zip(starts, cuts, strict=True) if mask.any()}
+    # The voxel is at any position that the border allows: x from 21 or 22 on, y up to 3.
     assert held <= {(x, y) for x in (21, 22) for y in range(4)} and len(held) > 5
 
 
 def test_an_epochs_crops_depend_on_the_epoch_alone_and_a_cache_changes_nothing(brats, tmp_path):
     def batches(epoch, workers, first_step=0, cache=None):
-        parts = open_segmentation(
+        splits = open_segmentation(
             name="brats",
             root=brats,
             lists=ListFolders.at(tmp_path),
@@ -336,7 +336,7 @@ def test_an_epochs_crops_depend_on_the_epoch_alone_and_a_cache_changes_nothing(b
             crop=(8, 16, 8),
             cache=cache,
         )
-        loader = Loader(parts.train, batch_size=2, workers=workers, seed=3)
+        loader = Loader(splits.train, batch_size=2, workers=workers, seed=3)
         return list(loader.batches(epoch, first_step))
 
     first, cached = batches(0, 0), [batches(0, workers, cache=tmp_path / "cache") for workers in (2, 0)]
@@ -348,32 +348,32 @@ def test_an_epochs_crops_depend_on_the_epoch_alone_and_a_cache_changes_nothing(b
     (again,) = batches(0, 0, first_step=1)
     assert torch.equal(again.images, first[1].images)
     assert not torch.equal(batches(1, 0)[0].images, first[0].images)
-    # Another file of the same name is prepared anew.
+    # Another file of the same name is prepared again.
     case = find_brats(brats).cases[0]
     cache = CaseCache(tmp_path / "cache", ReadSpec(3, (0, 1, 2, 4)))
     before = cache.file(case, "image")
     assert cache.file(case._replace(mask=find_brats(brats).cases[1].mask), "image") != before
 
 
-def test_regions_of_brats_lie_within_each_other(brats, tmp_path):
-    parts = open_segmentation(
+def test_regions_of_brats_are_nested(brats, tmp_path):
+    splits = open_segmentation(
         name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0, seed=3, dim=3, crop=(8, 8, 8)
     )
     labels = np.array([0, 1, 2, 4], np.uint8)
-    assert parts.train.masks(labels).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
-    assert regions_to_mask(parts.train.masks(labels).numpy().astype(bool), BRATS_REGIONS).tolist() == labels.tolist()
-    assert [len(case.images) for case in parts.train.cases] == [4] * len(parts.train)
+    assert splits.train.masks(labels).tolist() == [[0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]]
+    assert regions_to_mask(splits.train.masks(labels).numpy().astype(bool), BRATS_REGIONS).tolist() == labels.tolist()
+    assert [len(case.images) for case in splits.train.cases] == [4] * len(splits.train)
 
 
 def test_lists_and_ratio_decide_what_is_used(brats, tmp_path):
     names = [case.name for case in find_brats(brats).cases]
     (tmp_path / "brats_train.txt").write_text("\n".join(names[:6]))
     (tmp_path / "brats_test.txt").write_text(names[6])
-    parts = open_segmentation(
+    splits = open_segmentation(
         name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0.5, seed=0, dim=3, crop=(8, 8, 8)
     )
-    used = [case.name for part in (parts.train, parts.valid) for case in part.cases]
-    assert sorted(used) == sorted(names[3:6]) and [case.name for case in parts.test.cases] == [names[6]]
+    used = [case.name for split in (splits.train, splits.valid) for case in split.cases]
+    assert sorted(used) == sorted(names[3:6]) and [case.name for case in splits.test.cases] == [names[6]]
     (tmp_path / "brats_test.txt").write_text("someone")
     with pytest.raises(UserError, match=r"brats_test.txt: 1 of its 1 names are not in .* \(someone\)"):
         open_segmentation(
@@ -443,7 +443,7 @@ def test_distance_is_in_mm_and_the_95th_percentile():
     more[0, 2, 4, 20] = True
     assert distance_of(more, row, spacing) == [0.0]
     row[0, 2, 2, 8:21] = more[0, 2, 2, 8:21] = False
-    # 9 distances, eight 0 and one of hypot(4, 39): the 95th percentile lies at rank 7.6 of 0..8.
+    # 9 distances, eight 0 and one of hypot(4, 39): the 95th percentile is at rank 7.6 of 0..8.
     expected = 0.6 * np.hypot(4, 39)
     assert distance_of(more, row, spacing) == pytest.approx([expected])
 
@@ -454,7 +454,7 @@ def test_regions_that_exclude_each_other_and_those_that_do_not():
     assert choose(p, exclusive=True).tolist() == [[False, True, False], [True, False, False]]
 
 
-def test_results_say_how_empty_regions_were_counted():
+def test_results_count_empty_regions():
     scores = [
         CaseScore(0, 0.1, [0.5, NAN], [3.0, NAN], [9, 0], [8, 0]),
         CaseScore(1, 0.1, [0.7, 0.0], [5.0, NAN], [9, 0], [8, 2]),
@@ -475,13 +475,13 @@ def test_results_say_how_empty_regions_were_counted():
 def test_means_are_over_patients():
     values = np.random.default_rng(0).random((20, 2))
     values[3, 1] = NAN
-    people = [str(i) for i in range(20)]
-    each, mean = means_of(values, people, seed=0)
-    many, many_mean = means_of(np.tile(values, (10, 1)), people * 10, seed=0)
+    patients = [str(i) for i in range(20)]
+    each, mean = means_of(values, patients, seed=0)
+    many, many_mean = means_of(np.tile(values, (10, 1)), patients * 10, seed=0)
     assert [e.value for e in each] == pytest.approx([values[:, 0].mean(), np.nanmean(values[:, 1])])
     assert mean.value == pytest.approx(np.mean([e.value for e in each])) and mean.low < mean.value < mean.high
     np.testing.assert_allclose(np.array([*many, many_mean]), np.array([*each, mean]))
-    assert means_of(values * NAN, people, seed=0) == ([None, None], None)
+    assert means_of(values * NAN, patients, seed=0) == ([None, None], None)
 
 
 def test_windows_cover_the_image_and_small_images_are_padded():
@@ -498,7 +498,7 @@ def test_resampling_along_each_axis():
     np.testing.assert_allclose(found[0, :, 2], expected + 2)
 
 
-def test_flips_turn_image_and_mask_alike_and_2d_not_upside_down():
+def test_image_and_mask_are_flipped_together_and_2d_not_upside_down():
     for dim, shape in ((2, (4, 5)), (3, (4, 5, 6))):
         images = torch.rand(64, 1, *shape)
         batch = LabelledCrops(images, (images > 0.5).to(torch.uint8))
@@ -531,7 +531,7 @@ def test_networks_take_any_weights(tmp_path, settings, shape):
         build_segmenter(dim=2, regions=1, in_channels=3, norm="gn")
 
 
-def test_skips_are_seen_and_left_out():
+def test_skip_connections_are_used_or_left_out():
     torch.manual_seed(0)
     for dim, shape in ((2, (1, 3, 64, 32)), (3, (1, 1, 16, 8, 24))):
         for skips in (True, False):
@@ -543,7 +543,7 @@ def test_skips_are_seen_and_left_out():
             assert (shallow.grad is not None) == skips and features[-1].grad is not None
 
 
-def test_masks_are_kept_as_they_came(tmp_path):
+def test_masks_are_saved_on_their_own_grid(tmp_path):
     np.save(tmp_path / "m.npy", np.zeros((3, 4, 5), np.uint8))
     mask = np.arange(60).reshape(3, 4, 5).astype(np.uint8)
     save_mask(tmp_path / "out", Case("a/b", "c", (), tmp_path / "m.npy"), mask)

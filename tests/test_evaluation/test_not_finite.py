@@ -1,4 +1,4 @@
-"""Outputs that are no numbers have no score: one line, from every task, on the validation and on the test split."""
+"""Outputs that are not finite end a run with one line, in every task, on the validation and on the test split."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Broken(nn.Module):
-    """A network that once has an output that is not finite."""
+    """A network whose first call has an output that is not finite."""
 
     def __init__(self, network, value):
         super().__init__()
@@ -55,14 +55,14 @@ def test_a_sample_without_finite_outputs_ends_the_run_in_one_line(nih, masked, t
     recipe = recipe_of(nih if name == "chest" else masked, tmp_path, name, *["--save_masks"] * (name == "folder"))
     torch.manual_seed(0)
     network = recipe.build_model().eval()
-    for look, title in ((recipe.validate, "validation"), (recipe.test, "test")):
+    for evaluate, title in ((recipe.validate, "validation"), (recipe.test, "test")):
         module = ForwardStep(Broken(network, value), Precision.choose(CPU, amp=False), torch.contiguous_format)
         with pytest.raises(UserError) as caught:
-            look(module)
+            evaluate(module)
         message = str(caught.value)
         assert f"finite outputs for the {title} split, got others for 1 of " in message and "\n" not in message
     written = {path.name for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "lists"}
-    # Of cases that have finite outputs the masks are there, and nothing else.
+    # Only the masks of cases with finite outputs were written.
     masks = {f"{recipe.splits.test.name(i)}.png" for i in range(1, len(recipe.splits.test))}
     assert written == (masks if name == "folder" else set())
 

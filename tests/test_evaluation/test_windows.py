@@ -1,4 +1,4 @@
-"""Windows over whole images: they overlap by half, and each counts most in its middle."""
+"""Windows over whole images overlap by half, and have the highest weight in their centre."""
 
 import itertools
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 class Numbered(nn.Module):
-    """Answers the first window with 0 everywhere, the second with 1, and so on."""
+    """Returns 0 for the whole first window, 1 for the second, and so on."""
 
     def __init__(self):
         super().__init__()
@@ -22,8 +22,8 @@ class Numbered(nn.Module):
         return torch.cat([torch.full_like(one, float(next(self.count))) for one in x.split(1)])
 
 
-def answers(length, window):
-    """Of windows along z alone: what each voxel along z is given."""
+def outputs_along_z(length, window):
+    """Return the output of each voxel along z, with windows along z only, and the number of windows."""
     network = Numbered()
     found = window_logits(network, torch.zeros(1, 1, 1, length), Inference((1, 1, window), nn.Identity(), True, CPU))
     assert found.shape == (1, 1, 1, length)
@@ -31,14 +31,14 @@ def answers(length, window):
 
 
 def test_neighbouring_windows_overlap_by_half():
-    along, count = answers(32, 16)
+    along, count = outputs_along_z(32, 16)
     assert count == 3 and along[0] == 0 and along[31] == 2
-    assert answers(48, 16)[1] == 5
+    assert outputs_along_z(48, 16)[1] == 5
 
 
 def test_where_windows_overlap_the_one_whose_middle_is_nearer_counts_more():
     """MONAI's Gaussian of an eighth of the window: constant windows would give ½ throughout."""
-    along, count = answers(24, 16)
+    along, count = outputs_along_z(24, 16)
     assert count == 2
     assert (along[:8] == 0).all() and (along[16:] == 1).all()
     overlap = along[8:16]

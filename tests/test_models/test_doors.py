@@ -1,4 +1,4 @@
-"""Every door by which weights come in: what is refused, what is let in, and what is said."""
+"""Every way to load weights: which files are refused, which are loaded, and the messages."""
 
 import copy
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def weights():
 
 
 def refused(door, path, *words):
-    """The door says one line that names the file, and has all the words."""
+    """Check that loading fails with one line that starts with the file and contains all the words."""
     with pytest.raises(UserError) as caught:
         door(path)
     message = str(caught.value)
@@ -72,7 +72,7 @@ LAST = {2: "layer4.1.conv2.weight", 3: "down_tr512.ops.1.conv1.weight"}
 
 
 def spoil(entries, fault):
-    """Entries as a broken run or another network has them, and what the error says of it."""
+    """Return the entries of a broken run or another network, and words of the error message."""
     entries = copy.deepcopy(dict(entries))
     dim, last = next((dim, name) for dim, name in LAST.items() if name in entries)
     if isinstance(fault, float):

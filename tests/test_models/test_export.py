@@ -21,7 +21,7 @@ SECOND_SHAPES = {2: (3, 3, 96, 64), 3: (3, 1, 24, 8, 16)}
 
 
 def unsettle(module, seed=0):
-    """Running statistics and scales that no fresh network has, so that losing them shows."""
+    """Set running statistics and scales that no fresh network has, so that losing them is noticed."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in module.state_dict().items():
         if "bn" in name or "downsample.1" in name:
@@ -137,7 +137,7 @@ def test_the_number_of_channels_that_is_there_changes_nothing(files):
     assert weights["conv1.weight"].shape[1] == 3
 
 
-def test_an_adapted_2d_encoder_tells_a_decoder_its_channels(files):
+def test_an_adapted_2d_encoder_has_its_channels_for_a_decoder(files):
     encoder = load_encoder(files[2], 2, in_channels=4)
     assert encoder.out_channels[0] == 4
 

@@ -66,7 +66,7 @@ def test_2d_weights_into_each_librarys_own_network(files, library):
         load_resnet18_with_match(files["ours", 2], "keras")
 
 
-def test_the_command_says_what_matched(files, capsys):
+def test_the_command_prints_what_matched(files, capsys):
     assert main([str(files["ours", 2])]) == 0
     smp_line, torchvision_line, timm_line = capsys.readouterr().out.splitlines()
     assert smp_line == "smp resnet18: 120 of 120 entries matched"
