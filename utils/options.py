@@ -184,8 +184,8 @@ class Options:
     )  # fmt: skip
 
     probe_every: int = option(
-        PROBES, f"pre-training on {' and '.join(XRAYS)}: epochs between probes of the encoder, 0 for none; changes "
-        "nothing else", default=0, phases=(PRETASK,), datasets=XRAYS, may_change=True, type=_count,
+        PROBES, "2D pre-training: epochs between probes of the encoder, 0 for none; changes nothing else", default=0,
+        phases=(PRETASK,), datasets=XRAYS, may_change=True, type=_count,
     )  # fmt: skip
     probe_images: int = option(
         PROBES, "with --probe_every: labelled images that a probe looks at; it learns from three quarters of them",
