@@ -31,7 +31,7 @@ rm -rf "$out"
 (cd "$here" && "$PYTHON" -m data.phantoms --d 3 --out "$out/phantoms" --count 4)
 "$PYTHON" "$here/luna_preprocess.py" --data "$out/phantoms" --save "$out/crops" --scale 4 \
     --input_rows 32 --input_cols 32 --input_deps 16 --workers 2
-"$PYTHON" "$here/main.py" --data "$out/crops" --lists "$out/lists" --output "$out" --n luna --d 3 \
+"$PYTHON" "$here/main.py" --data "$out/crops" --output "$out" --n luna --d 3 \
     --b 4 --epochs 3 --lr 1e-2 --ratio 1.0 --workers 1 --picture_every 2 --log_every 1
 cat <<END
 

@@ -1,8 +1,15 @@
-"""The programs run in this process, as they are typed."""
+"""The programs and scripts run in this process, as they are typed."""
 
+import contextlib
 import importlib
+import io
+import json
+import os
+import runpy
+import shutil
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,27 +26,62 @@ def run(monkeypatch, capsys, *options):
     return caught.value.code, capsys.readouterr().err
 
 
-def replay(
-    monkeypatch, capsys, folder: str | Path, arguments: Sequence[str], *, small: Mapping[str, Sequence[str]]
-) -> tuple[str, str]:
-    """Run what an interpreter was asked to run, with options behind that make it small.
+def replay(monkeypatch, folder: Path, arguments: Sequence[str], small: Callable[[str], Sequence[str]]) -> None:
+    """Run what an interpreter was asked to run, with options behind that make it small; all but success fails the test.
 
     Args:
         folder: where it was typed.
         arguments: of the interpreter: ``FILE.py ...`` or ``-m MODULE ...``.
-        small: options by the program's name.
-
-    Returns:
-        The program's name and what it printed; anything but success fails the test.
+        small: the options behind, by the program's name.
     """
     module, *options = arguments[1:] if arguments[0] == "-m" else [Path(arguments[0]).stem, *arguments[1:]]
-    found = importlib.import_module(module)
-    if hasattr(found, "__path__"):
-        found = importlib.import_module(f"{module}.__main__")
+    program = importlib.import_module(module)
+    if hasattr(program, "__path__"):
+        program = importlib.import_module(f"{module}.__main__")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [arguments[0], *options, *small.get(module, ())])
-    with pytest.raises(SystemExit) as caught:
-        run_command(found.main)
-    printed = capsys.readouterr()
-    assert not caught.value.code, f"{' '.join(arguments)}: status {caught.value.code}\n{printed.err}"
-    return module, printed.out + printed.err
+    monkeypatch.setattr(sys, "argv", [arguments[0], *options, *small(module)])
+    status, printed = 0, io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            if hasattr(program, "main"):
+                run_command(program.main)
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    assert not status, f"{' '.join(arguments)}: status {status}\n{printed.getvalue()}"
+
+
+def write_command(path: Path, body: str) -> None:
+    """A command in Bash, for a folder in PATH."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{shutil.which('bash')}\n{body}\n")
+    path.chmod(0o755)
+
+
+def run_script(script: Path, arguments: Sequence[str], folder: Path) -> tuple[int, str, list[tuple[Path, list[str]]]]:
+    """Run a script of the project with an interpreter that notes what the script starts, and starts nothing.
+
+    Args:
+        script: the file.
+        arguments: as typed.
+        folder: where it is typed.
+
+    Returns:
+        The exit status, what was printed, and for each start the folder and the interpreter's arguments.
+    """
+    log = folder / "started.jsonl"
+    note = "import json, os, sys; print(json.dumps([os.getcwd(), sys.argv[1:]]))"
+    # What env.sh asks an interpreter is answered for real.
+    write_command(
+        folder / "commands" / "python",
+        f'case "$1" in -c | *installed.py) exec "{sys.executable}" "$@" ;; esac\n'
+        f'exec "{sys.executable}" -c {note!r} "$@" >>"{log}"',
+    )
+    environment = {**os.environ, "PATH": f"{folder / 'commands'}:{os.environ['PATH']}"}
+    environment.pop("PYTHON", None)
+    done = subprocess.run(
+        ["bash", script, *arguments], cwd=folder, env=environment, text=True, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    lines = log.read_text().splitlines() if log.exists() else []
+    return done.returncode, done.stdout, [(Path(where), words) for where, words in map(json.loads, lines)]

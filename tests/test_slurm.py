@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import write_command
+
 ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "slurm" / "pretrain.sbatch"
 STANDINS = {
     # The job's own step runs what it is given; the one that signals is noted, and ends the job as main.py would.
     "srun": 'case "$*" in *pkill*) echo "$*" >> "$LOG/srun"; touch "$LOG/stop" ;; *) exec "$@" ;; esac',
@@ -19,22 +22,24 @@ STANDINS = {
 }  # fmt: skip
 
 
+def submit_with_standins(script, options, folder, *, ends=0, restarts=0):
+    """Start a job's script as SLURM would, its commands replaced; returns (process, file of torchrun's arguments)."""
+    for name, body in STANDINS.items():
+        write_command(folder / "bin" / name, body)
+    environment = {
+        **os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "LOG": str(folder), "ENDS": str(ends),
+        "SLURM_JOB_ID": "45001", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2", "SLURM_NODEID": "1",
+        "SLURM_GPUS_ON_NODE": "4", "SLURM_RESTART_COUNT": str(restarts),
+    }  # fmt: skip
+    job = subprocess.Popen(["bash", script, *options], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    return job, folder / "torchrun"
+
+
 @pytest.fixture
 def submit(tmp_path):
-    for name, body in STANDINS.items():
-        path = tmp_path / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/usr/bin/env bash\n{body}\n")
-        path.chmod(0o755)
-
     def start(ends, restarts=0):
-        environment = {
-            **os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path), "ENDS": str(ends),
-            "SLURM_JOB_ID": "45001", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NNODES": "2", "SLURM_NODEID": "1",
-            "SLURM_GPUS_ON_NODE": "4", "SLURM_RESTART_COUNT": str(restarts),
-        }  # fmt: skip
-        command = ["bash", ROOT / "slurm" / "pretrain.sbatch", "--d", "3", "--output", "a folder"]
-        return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        options = ["--d", "3", "--output", "a folder"]
+        return submit_with_standins(SCRIPT, options, tmp_path, ends=ends, restarts=restarts)[0]
 
     return start
 
@@ -62,3 +67,11 @@ def test_a_lost_node_requeues_but_not_for_ever(submit, tmp_path):
     assert submit(3).wait(60) == 3 and (tmp_path / "scontrol").exists()
     (tmp_path / "scontrol").unlink()
     assert submit(3, restarts=100).wait(60) == 3 and not (tmp_path / "scontrol").exists()
+
+
+def test_a_job_from_another_folder_is_told_so_and_not_requeued(submit, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_slurm.ROOT", tmp_path)
+    job = submit(0)
+    _, error = job.communicate(timeout=60)
+    assert job.returncode == 2 and "expected main.py in" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "scontrol").exists()

@@ -1,16 +1,15 @@
-"""What this interpreter lacks of a requirements file. Run by env.sh, by any Python 3.11 or newer, so it imports no package.
+"""What this interpreter lacks of a requirements file; run by env.sh in any Python, so no package is imported.
 
     python utils/installed.py lacks requirements.txt       what is missing, a line each, but for "# optional" lines
     python utils/installed.py required requirements.txt    the other lines, those of the files that it names with -r too
     python utils/installed.py optional requirements.txt    the optional lines
-    python utils/installed.py forget requirements.txt      unregister what is half installed, so that it is installed anew
+    python utils/installed.py forget requirements.txt      unregister what is half installed
 
 In the project's own .venv every file is looked for, since an installation that was stopped leaves packages that are
 registered and not there; other environments are believed.
 """
 
 import csv
-import os
 import re
 import shutil
 import sys
@@ -94,7 +93,9 @@ def is_whole(package: Distribution) -> bool:
     record = package.read_text("RECORD")
     files = [row[0] for row in csv.reader((record or "").splitlines()) if row]
     # Compiled files may be cleared away at any time.
-    return bool(files) and all(os.path.exists(package.locate_file(f)) for f in files if not f.endswith(".pyc"))
+    return bool(files) and all(
+        Path(str(package.locate_file(file))).exists() for file in files if not file.endswith(".pyc")
+    )
 
 
 def normalized(name: str) -> str:

@@ -1,0 +1,374 @@
+"""What README and docs show is run as it is typed, on small made-up data, with options behind that make it small.
+
+A command, a placeholder or a kind of code block that is not known here fails: add it to the tables below.
+"""
+
+import argparse
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image
+from torch.distributed.run import parse_args as parse_torchrun
+
+from benchmarks.transfer.settings import Settings
+from data.catalog.labels import CHEXPERT_FINDINGS
+from data.phantoms.dataset import make_ct, make_xrays
+from models.pcrlv2_model import PCRLv2
+from models.pcrlv2_model_3d import PCRLv23d
+from tests.masked_images import make_masked_images
+from tests.processes import free_port, start
+from tests.programs import replay, run_script
+from tests.test_slurm import submit_with_standins
+from utils.checkpoints import save_checkpoint
+from utils.installed import lacks
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    page
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("train_val_txt/*.md"),
+    )
+    if page.name != "CHANGELOG.md"
+]
+# First words of commands; code that begins with another word is no command.
+COMMANDS = (
+    "bash",
+    "cd",
+    "docker",
+    "git",
+    "pip",
+    "python",
+    "sbatch",
+    "sh",
+    "source",
+    "srun",
+    "tensorboard",
+    "torchrun",
+    "uv",
+)
+SHELL, PYTHON, TEXT = ("", "bash", "sh", "shell", "console"), ("python",), ("text", "bibtex", "yaml", "json")
+
+
+# Reading the pages.
+
+
+def blocks(page):
+    """(language, content) of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def words_of(line):
+    """A line as a shell splits it, without prompt, comment and "..." for options that were shown before."""
+    return [word for word in shlex.split(line.removeprefix("$ "), comments=True) if word != "..."]
+
+
+def shown_commands():
+    """Every command of every page, once: of blocks, and of code within a line that has arguments."""
+    found = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        lines = [code for code in re.findall(r"`([^`\n]+)`", text) if " " in code and code.split()[0] in COMMANDS]
+        for language, content in blocks(page):
+            if language in SHELL and not is_listing(content):
+                lines += content.replace("\\\n", " ").splitlines()
+        for line in lines:
+            if words := words_of(line):
+                found.setdefault(" ".join(words), page.relative_to(ROOT))
+    return [pytest.param(command.split(" "), id=f"{page}: {command}") for command, page in found.items()]
+
+
+def is_listing(content):
+    """Whether a block shows the tree of files and not what to type."""
+    first_words = {line.split()[0] for line in content.splitlines() if line.strip()}
+    return "main.py" in first_words and not first_words & set(COMMANDS)
+
+
+def snippets():
+    return [
+        pytest.param(content, id=f"{page.relative_to(ROOT)}: {content.strip().splitlines()[-1]}")
+        for page in PAGES for language, content in blocks(page) if language in PYTHON
+    ]  # fmt: skip
+
+
+def test_every_block_is_of_a_known_kind():
+    for page in PAGES:
+        for language, content in blocks(page):
+            assert language in (*SHELL, *PYTHON, *TEXT), f"{page}: a block of {language!r}:\n{content}"
+    assert len(shown_commands()) > 20 and len(snippets()) >= 3
+
+
+# The data that placeholders stand for, each under its own name in one folder.
+
+
+def write_chexpert(root):
+    rng, rows = np.random.default_rng(0), []
+    for patient in range(24):
+        name = f"train/patient{patient:05}/study1/view1_frontal.jpg"
+        (root / name).parent.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (50, 41), dtype=np.uint8)).save(root / name)
+        labels = [("", "0.0", "1.0", "-1.0")[(patient + k) % 4] for k in range(len(CHEXPERT_FINDINGS))]
+        rows.append(f"CheXpert-v1.0-small/{name},{','.join(labels)}")
+    (root / "train.csv").write_text("\n".join([",".join(("Path", *CHEXPERT_FINDINGS)), *rows]) + "\n")
+
+
+def write_nifti(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+
+
+def write_segmentation(brats, lits):
+    """Five patients each, with a bright cube, in volumes of one window."""
+    rng, label = np.random.default_rng(0), np.zeros((16, 16, 16), np.uint8)
+    label[4:12, 3:13, 2:12], label[5:11, 4:12, 3:11], label[7:9, 6:11, 4:10] = 2, 1, 4
+    for i in range(5):
+        for kind in ("t1", "t2", "flair", "t1ce"):
+            image = (100 + 50 * label + rng.normal(0, 10, label.shape)).astype(np.int16)
+            write_nifti(brats / "HGG" / f"B{i}" / f"B{i}_{kind}.nii.gz", image)
+        write_nifti(brats / "HGG" / f"B{i}" / f"B{i}_seg.nii.gz", label)
+        scan = np.where(label > 0, 100, -1000) + rng.integers(0, 20, label.shape)
+        write_nifti(lits / "train" / "CT" / f"volume{i}.nii.gz", scan.astype(np.int16))
+        write_nifti(lits / "train" / "seg" / f"segmentation{i}.nii.gz", (label > 0).astype(np.uint8))
+
+
+def write_crops(folder):
+    """Crop pairs as preprocessing leaves them, but for their sizes and the number of local crops."""
+    rng = np.random.default_rng(1)
+    for i in range(5):
+        (folder / f"subset{i}").mkdir(parents=True)
+        np.save(folder / f"subset{i}" / f"scan{i}_global_0.npy", rng.random((2, 16, 16, 8), dtype=np.float32))
+        np.save(folder / f"subset{i}" / f"scan{i}_local_0.npy", rng.random((2, 8, 8, 8), dtype=np.float32))
+
+
+def write_weights(folder):
+    torch.manual_seed(0)
+    flat, solid = PCRLv2(encoder_weights=None).model.encoder.state_dict(), PCRLv23d().state_dict()
+    for name, weights in (("pcrlv2_chest", flat), ("pcrlv2_luna", solid)):
+        for ratio in ("0.8", "1.0"):
+            save_checkpoint(folder / f"{name}_pretask_{ratio}_240.pt", {"state_dict": weights})
+    for name, weights in (("chest", flat), ("luna", solid)):
+        theirs = {"opt": argparse.Namespace(b=32), "state_dict": weights}
+        torch.save(theirs, folder / f"simance_multi_crop_{name}_pretask_1.0_240.pt")
+    for short, name in (("CHEST.pt", "pcrlv2_chest"), ("LUNA.pt", "pcrlv2_luna")):
+        shutil.copy(folder / f"{name}_pretask_1.0_240.pt", folder / short)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder of everything that placeholders name as something that is there."""
+    folder = tmp_path_factory.mktemp("placeholders")
+    make_xrays(folder / "NIH_DIR", 60, 3, size=64)
+    write_chexpert(folder / "CHEXPERT_DIR")
+    write_segmentation(folder / "BRATS18", folder / "LITS17")
+    write_crops(folder / "CROPS")
+    (folder / "DIR").mkdir()
+    make_masked_images(folder / "DIR")
+    names = make_ct(folder / "LUNA16_DIR", 5, seed=5, size=150).names
+    (folder / "LUNA16").symlink_to("LUNA16_DIR")
+    for i, name in enumerate(names[:2]):
+        scan = sitk.ReadImage(str(folder / "LUNA16_DIR" / f"subset{i}" / f"{name}.mhd"))
+        (folder / "CT_DIR").mkdir(exist_ok=True)
+        sitk.WriteImage(scan, str(folder / "CT_DIR" / f"{name}.nii.gz"))
+    write_weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def earlier(made):
+    """The same, and the folder of a pre-training that has ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        options = "--data NIH_DIR --n chest --d 2 --ratio 0.8 --output OUT"
+        run_python(patch, made, ["main.py", *options.split()])
+    weights = made / "OUT" / "pcrlv2_chest_pretask_0.8_0.pt"
+    weights.rename(weights.with_name("pcrlv2_chest_pretask_0.8_240.pt"))
+    return made
+
+
+# Options whose value is made by the command.
+MADE_BY_IT = ("--output", "--save", "--out", "--cache")
+
+
+def fill(folder, earlier, words):
+    """Give a command the files that it names, and nothing else: a placeholder is a name in the folder of the command.
+
+    Returns:
+        The command, with --dim's weights for WEIGHTS.pt.
+    """
+    for before, word in pairwise(["", *words]):
+        if before in MADE_BY_IT or word == "OUT":
+            continue
+        name = word.split("/")[0]
+        if word == "WEIGHTS.pt":
+            shutil.copy(earlier / ("CHEST.pt" if words[words.index("--dim") + 1] == "2" else "LUNA.pt"), folder / word)
+        elif (earlier / name).exists() and not (folder / name).exists():
+            copy = shutil.copytree if name == "OUT" else lambda source, target: target.symlink_to(source)
+            copy(earlier / name, folder / name)
+        else:
+            known = word == "HOST" or not re.fullmatch(r"[A-Z][A-Z0-9_]{2,}(/\S+|\.pt)?", word)
+            assert known or (folder / name).exists(), f"{' '.join(words)}: a placeholder that is not known: {word}"
+    return words
+
+
+# What makes commands small. Whatever is typed later counts, so that all that was typed is read.
+
+
+def small_options(program, words):
+    """Options behind a command of Python."""
+    if program == "main":
+        return small_training(words)
+    if program == "luna_preprocess":
+        return ["--scale", "1", "--workers", "1", "--input_rows", "16", "--input_cols", "16", "--input_deps", "8"]
+    if program == "data.phantoms":
+        flat = words[words.index("--d") + 1] == "2"
+        return ["--count", "9", "--size", "64"] if flat else ["--count", "2", "--size", "150"]
+    if program == "benchmarks.speed":
+        return ["--quick", "--repeats", "1", "--only", "views3d"]
+    if program == "benchmarks.transfer":
+        sizes = "--images 4 --epochs 0 --batch 4 --labels 8 --valid 6 --test 6 --seeds 1 --steps 1 --supervised 4"
+        # One folder for all tests: what one has measured, the next goes on from.
+        return [*sizes.split(), "--supervised_steps", "1", "--workers", "1", "--no-amp", "--out", "../transfer"]
+    if program == "tests.torture":
+        return ["--kills", "0"]
+    assert program in ("models.pretrained", "models.export", "utils.option_table"), f"not known: {' '.join(words)}"
+    return []
+
+
+def small_training(words):
+    """Options behind main.py: the smallest views, one epoch, one process, no network."""
+    if "--help" in words:
+        return []
+    values = dict(pairwise(words))
+    phase, flat = values.get("--phase", "pretask"), values["--d"] == "2"
+    candidates = values["--n"] == "luna" and phase != "pretask"
+    options = ["--workers", "0", "--device", "cpu"]
+    options += ["--epochs", "0"] if phase != "probe" else ["--probe_neighbours", "2"]
+    options += ["--b", "8" if flat else "4" if phase == "pretask" else "2"] if not candidates else []
+    options += ["--global_size", "32"] if flat else ["--crop", "16", "16", "16"] if phase != "pretask" else []
+    options += ["--local_size", "32", "--encoder_weights", "none"] if phase == "pretask" and flat else []
+    options += ["--image_size", "64"] if "--image_size" in values else []
+    # Of so few scans, and of so few labelled images, the rest of the list would be none.
+    options += ["--ratio", "0.2"] if candidates else []
+    options += ["--ratio", "1", "--probe_neighbours", "2"] if "--probe_every" in values else []
+    # Left out where a command shows only what is new in it.
+    options += ["--output", "OUT"] if "--output" not in values else []
+    return options + (["--lr", "1e-4"] if "--lr" not in values and phase != "probe" else [])
+
+
+# How each kind of command is run.
+
+
+@dataclass(frozen=True)
+class OneShare(Settings):
+    """The benchmark with one share of the labels instead of four, which no option says."""
+
+    percents: tuple[float, ...] = (50,)
+
+
+def run_python(monkeypatch, folder, words):
+    monkeypatch.setattr("benchmarks.transfer.__main__.Settings", OneShare)
+    replay(monkeypatch, folder, words, lambda program: small_options(program, words))
+
+
+def run_bash(monkeypatch, folder, words):
+    """A script of the project, from another folder; what it would start is run here."""
+    assert (ROOT / words[0]).exists(), f"bash {' '.join(words)}: no such script"
+    status, printed, commands = run_script(ROOT / words[0], words[1:], folder)
+    assert status == 0, printed
+    if words[0] == "run_tests.sh":
+        tools = [command[1] for _, command in commands]
+        assert tools == ["ruff", "ruff", "mypy", "pytest"] and commands[-1][1][2:] == words[1:]
+        assert all((ROOT / path).exists() for path in words[1:])
+        return
+    for where, command in commands:
+        run_python(monkeypatch, where, command + (["--no-amp"] if command[0].endswith("main.py") else []))
+    if len(words) == 1:
+        check_demonstration(folder, words[0], printed, commands[-1][1])
+
+
+def check_demonstration(folder, script, printed, options):
+    """It leaves pictures and weights, and the last lines say where, and what to type next."""
+    output = folder / "runs" / f"demo{script[3:5]}"
+    assert all((output / name).stat().st_size > 1000 for name in ("restorations.png", "curves.png"))
+    values = dict(pairwise(options))
+    stem = f"{output}/pcrlv2_{values['--n']}_pretask_{values['--ratio']}"
+    assert Path(f"{stem}_0.pt").exists()
+    assert f"{output}/restorations.png" in printed and f"{stem}_{values['--epochs']}.pt" in printed
+    assert printed.splitlines()[-1].startswith("With your own") and f'bash "{ROOT}/{script}"' in printed
+
+
+def run_torchrun(monkeypatch, folder, words):
+    """torchrun's own parser reads the command; two processes then stand for all of them."""
+    typed = parse_torchrun(words)
+    program = Path(typed.training_script).stem
+    assert (ROOT / f"{program}.py").exists() and typed.training_script_args, words
+    options = [*typed.training_script_args, *small_options(program, typed.training_script_args)]
+    options += ["--no-amp"] if program == "main" else []
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    absolute = [
+        str(folder / word) if (folder / word).exists() or word in ("OUT", "CROPS") else word for word in options
+    ]
+    logs = [folder / f"{rank}.log" for rank in range(2)]
+    processes = [
+        start(program, absolute, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting) for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0], [log.read_text() for log in logs]
+
+
+def run_sbatch(monkeypatch, folder, words):
+    """SLURM's stand-ins run the script; what it gives to torchrun is run as such."""
+    script, *options = words
+    job, logged = submit_with_standins(ROOT / script, options, folder)
+    assert job.wait(60) == 0
+    run_torchrun(monkeypatch, folder, fill(folder, folder, logged.read_text().split()))
+
+
+def run_pip(monkeypatch, folder, words):
+    """Nothing is installed; here all of it must be already, in the versions that the file asks for."""
+    action, flag, requirements = words
+    assert (action, flag) == ("install", "-r") and not list(lacks(ROOT / requirements))
+
+
+RUN = {
+    "python": run_python,
+    "bash": run_bash,
+    "torchrun": run_torchrun,
+    "sbatch": run_sbatch,
+    "pip": run_pip,
+}
+
+
+@pytest.mark.parametrize("words", shown_commands())
+def test_command(words, earlier, tmp_path, monkeypatch):
+    command = " ".join(words)
+    assert words[0] in RUN, f"a command that this test does not know: {command}"
+    RUN[words[0]](monkeypatch, tmp_path, fill(tmp_path, earlier, words[1:]))
+    for before, word in pairwise(words):
+        if before in MADE_BY_IT:
+            found = tmp_path / word
+            assert found.is_file() or any(found.iterdir()), f"{command}: no {word}"
+
+
+@pytest.mark.parametrize("code", snippets())
+def test_snippet(code, earlier, tmp_path, monkeypatch):
+    for name in re.findall(r'"([^"]+\.pt)"', code):
+        shutil.copy(earlier / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "snippet", "exec"), names)
+    network = names.get("model", names.get("encoder"))
+    theirs = torch.load(next(tmp_path.glob("*.pt")), weights_only=False)["state_dict"]
+    ours = {name.removeprefix("encoder."): value for name, value in network.state_dict().items()}
+    loaded = [name for name in ours if name in theirs]
+    assert len(loaded) > 40 and all(torch.equal(ours[name], theirs[name]) for name in loaded)
