@@ -40,7 +40,8 @@ def replay(monkeypatch, folder: Path, arguments: Sequence[str], small: Callable[
         program = importlib.import_module(f"{module}.__main__")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [arguments[0], *options, *small(module)])
-    status, printed = 0, io.StringIO()
+    printed = io.StringIO()
+    status: object = 0
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             if hasattr(program, "main"):
