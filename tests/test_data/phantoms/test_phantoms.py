@@ -275,7 +275,7 @@ def test_scans_without_nodules_have_none():
 def test_other_data_is_never_written_over(tmp_path):
     (tmp_path / "Data_Entry_2017.csv").write_text("a person's own")
     for make in (make_xrays, make_ct):
-        with pytest.raises(UserError, match="something else") as caught:
+        with pytest.raises(UserError, match="other content") as caught:
             make(tmp_path, 1, seed=1)
         assert "\n" not in str(caught.value)
     assert content(tmp_path) == {"Data_Entry_2017.csv": b"a person's own"}
@@ -288,7 +288,7 @@ def test_the_same_set_is_made_again_in_place_and_another_is_not(tmp_path):
     make_xrays(tmp_path / "set", 2, seed=1, size=40)
     assert content(tmp_path / "set") == first and MARK in first
     for changed in ({"count": 3}, {"seed": 2}, {"size": 48}):
-        with pytest.raises(UserError, match="something else"):
+        with pytest.raises(UserError, match="other content"):
             make_xrays(tmp_path / "set", **({"count": 2, "seed": 1, "size": 40} | changed))
     assert content(tmp_path / "set") == first
 
