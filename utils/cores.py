@@ -1,10 +1,10 @@
-"""How many processor cores there are."""
+"""Count the processor cores that can be used."""
 
 import os
 
 
 def available_cores() -> int:
-    """Those that this process may use; all of the machine's where the system does not tell, as macOS."""
+    """Number of cores that this process may use; all of the machine's on systems without this limit, such as macOS."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Which device or devices a run uses."""
+"""Choose the devices of a run and copy records to them."""
 
 import sys
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ DEFAULT_GPUS = (0, 1, 2, 3)
 
 
 def choose_devices(*, device: str | None, gpus: Sequence[int] | None, world: World) -> list[torch.device]:
-    """The devices of this process, the one that holds the parameters first.
+    """Choose the devices of this process; the first one holds the parameters.
 
     Args:
-        device: ``'cpu'``, ``'cuda'``, ``'cuda:1'`` or None for a GPU when there is one.
-        gpus: indices as typed, or None where none were: then 0, 1, 2, 3 as far as they exist.
+        device: ``'cpu'``, ``'cuda'``, ``'cuda:1'`` or None for a GPU if there is one.
+        gpus: GPU indices of the option; None for those of 0, 1, 2, 3 that exist.
         world: under torchrun each process takes one of the GPUs, by its local rank.
 
-    With no GPU at all, the CPU is used whatever ``gpus`` says, so that the published commands run anywhere.
+    Without any GPU, the CPU is used whatever ``gpus`` is, so that the published commands run on any machine.
 
     Raises:
-        UsageError: a typed index, or the device, is not there; or several processes of a machine would share a GPU.
+        UsageError: a GPU or the device does not exist, or several processes of a machine would share a GPU.
     """
     count = torch.cuda.device_count()
     if device is not None and device != "cuda":
         named = _named_device(device, count)
-        # The first process of each machine may have the GPU that is named.
+        # Only the first process of each machine may use the named GPU.
         if named.type == "cuda" and world.local_rank > 0:
             raise UsageError(
                 f"--device {device}: expected a GPU for each process of a machine, torchrun started process "
@@ -72,7 +72,7 @@ def _named_device(name: str, gpu_count: int) -> torch.device:
 
 
 def to_device(record: Any, device: torch.device) -> Any:
-    """A record of tensors, or a tensor, on ``device``; from pinned memory the copy does not hold up the host."""
+    """Copy a record of tensors, or a tensor, to ``device``; the host does not wait for copies from pinned memory."""
     if isinstance(record, Tensor):
         return record.to(device, non_blocking=True)
     moved = [to_device(field, device) for field in record]

@@ -1,4 +1,4 @@
-"""What processes say to each other; a world of one has nobody to talk to."""
+"""Communication between processes; with a single process, all functions return at once."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -20,11 +20,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def replica_devices(module: nn.Module) -> list[torch.device]:
-    """The GPUs that DataParallel uses; none where it is not used."""
+    """The GPUs that DataParallel uses; an empty list without it."""
     return [torch.device("cuda", i) for i in module.device_ids] if isinstance(module, DataParallel) else []
 
 
-# A process that waits longer than this for another takes it for dead, so that torchrun can start both again.
+# A process that waits longer than this for another ends with an error, so that torchrun can restart both.
 TIMEOUT = timedelta(minutes=10)
 
 
@@ -32,12 +32,12 @@ _store: dist.Store | None = None
 
 
 def shared_store() -> dist.Store | None:
-    """What all processes of this run can write to and read from; None in a world of one."""
+    """The store that all processes of this run can read and write; None with a single process."""
     return _store
 
 
 def init_process_group(world: World, device: torch.device) -> None:
-    """Meet the other processes: NCCL between GPUs, gloo between CPUs. A world of one needs no meeting."""
+    """Connect to the other processes: NCCL between GPUs, gloo between CPUs. Nothing to do for a single process."""
     if world.size > 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -52,7 +52,7 @@ def init_process_group(world: World, device: torch.device) -> None:
 
 
 def destroy_process_group() -> None:
-    """Part from the other processes, if there are any."""
+    """Disconnect from the other processes, if there are any."""
     global _store
     _store = None
     if dist.is_initialized():
@@ -60,25 +60,25 @@ def destroy_process_group() -> None:
 
 
 def is_peer_failure(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone; NCCL has a class for that, gloo none."""
+    """Whether an error means that another process has ended; NCCL has a class for such errors, gloo has not."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def all_reduce_max_(value: Tensor) -> Tensor:
-    """The largest of all processes' values, in place, without synchronising with the host."""
+    """Replace a tensor by the maximum over all processes, in place and without waiting on the host."""
     if dist.is_initialized():
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return value
 
 
 def all_reduce_mean_(value: Tensor) -> Tensor:
-    """The mean of all processes' values, in place, without synchronising with the host."""
+    """Replace a tensor by the mean over all processes, in place and without waiting on the host."""
     if dist.is_initialized():
         dist.all_reduce(value)
         value /= dist.get_world_size()
@@ -86,16 +86,16 @@ def all_reduce_mean_(value: Tensor) -> Tensor:
 
 
 def broadcast_(tensors: Iterable[Tensor]) -> None:
-    """Give every process what the first one has, in place."""
+    """Copy tensors of the first process to every other process, in place."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process has, by rank: any value that pickles."""
+    """Collect a value of every process, in order of rank; values must be picklable."""
     if not dist.is_initialized():
         return [value]
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, value)
-    return everyone
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

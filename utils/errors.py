@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line each, no traceback, and an exit status that tells the two kinds apart."""
+"""Errors that a user can correct: one line without a traceback, and a different exit status for each of two kinds."""
 
 import re
 import sys
@@ -9,24 +9,24 @@ from pathlib import Path
 class UserError(Exception):
     """Something outside the program is wrong (a file, a folder, a device): exit status 1.
 
-    The message is one line: what was expected, what came, in which file or option, what to do.
+    The message is one line: what was expected, what was found, in which file or option, what to do.
     """
 
     exit_status = 1
 
 
 class UsageError(UserError):
-    """The options are wrong, or do not go together: exit status 2, as argparse has it."""
+    """Options are wrong or contradict each other: exit status 2, as in argparse."""
 
     exit_status = 2
 
 
-# How torch says it, whose class for it is for GPUs alone. In a replica's error a traceback stands before it.
+# torch has a class for this error on GPUs only, so that messages are searched; a replica's begins with a traceback.
 OUT_OF_MEMORY = re.compile(r"[^\n:]*(out of memory|not enough memory|can't allocate memory)[^\n]*", re.IGNORECASE)
 
 
 def refused_by_machine(error: OSError | MemoryError | RuntimeError) -> UserError | None:
-    """What to do about an error that can come from anywhere: of a disk, memory, open files; None for a bug."""
+    """Convert an error of the disk, memory or open files to a UserError that says what to do; None for a bug."""
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return UserError(f"the system refused: {error.strerror or error}{where}")
@@ -38,7 +38,7 @@ def refused_by_machine(error: OSError | MemoryError | RuntimeError) -> UserError
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command line program: errors a user can mend become one line on stderr, and the process exits."""
+    """Run a command line program and exit; errors that a user can correct are printed as one line on stderr."""
     program = Path(sys.argv[0]).name
     try:
         try:

@@ -1,4 +1,4 @@
-"""One short hash of what must not change: names, arrays and plain facts."""
+"""Compute one short hash of names, arrays and settings, to detect that they have changed."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ BYTES = 8
 
 
 def fingerprint_of(*values: str | np.ndarray, size: int = BYTES) -> str:
-    """Hexadecimal, ``size`` bytes: of texts in UTF-8 and of arrays' values in C order, one after the other."""
+    """Hash texts (UTF-8) and array values (C order), one after the other, to ``size`` bytes in hexadecimal."""
     digest = hashlib.blake2b(digest_size=size)
     for value in values:
         digest.update(value.encode() if isinstance(value, str) else np.ascontiguousarray(value).data)

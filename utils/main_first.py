@@ -1,4 +1,4 @@
-"""Work that the main process does while the others wait for it, for however long it takes."""
+"""Let the main process do some work while the other processes wait, however long it takes."""
 
 import contextlib
 import time
@@ -13,20 +13,20 @@ OUTCOME, DONE, FAILED = "outcome", "done", "failed: "
 
 
 def main_first(store: Store | None, work: Callable[[], None], *, what: str, is_main: bool) -> None:
-    """Do ``work`` in the main process; the others return when it is done, and fail when it fails.
+    """Do ``work`` in the main process; the other processes return when it is done and fail when it fails.
 
-    Through their store, which can be asked again and again: a collective operation gives up after some minutes, and a
-    file that says "done" is waited for in vain once the process that was to write it has ended.
+    They poll the store that the processes share. A collective operation would time out after some minutes, and a file
+    that marks the work as done would never appear if the main process ended early.
 
     Args:
-        store: what the processes share; None for a world of one.
-        work: what is to be done.
-        what: it is, for messages; another one for all work of a run.
+        store: the store that the processes share; None with a single process.
+        work: the work, a function without arguments.
+        what: a name of the work, unique within a run.
         is_main: whether this is the main process.
 
     Raises:
         UserError: the main process failed.
-        RuntimeError: it is gone, and the store with it.
+        RuntimeError: the main process has ended, and the store with it.
     """
     key = f"{what}/{OUTCOME}"
     if store is not None and not is_main:
@@ -39,7 +39,7 @@ def main_first(store: Store | None, work: Callable[[], None], *, what: str, is_m
         work()
     except BaseException as error:
         if store is not None:
-            with contextlib.suppress(RuntimeError):  # the first error is the one to tell
+            with contextlib.suppress(RuntimeError):  # the error of the work is the one to report
                 store.set(key, FAILED + (str(error) or type(error).__name__))
         raise
     if store is not None:

@@ -1,8 +1,8 @@
-"""``PCRL_PLAIN=1`` switches off every trick of speed, so that a doubt about one of them can be settled.
+"""``PCRL_PLAIN=1`` switches off every optimisation for speed, so that results with and without can be compared.
 
-The tricks, each in one file that opens with what it gains: ``utils/reused_memory.py``, ``data/readers/png.py``,
-``data/transforms/{chunks,box_blur,interleaved}.py`` and ``models/upsampling.py``. Plain code gives the same numbers,
-but for rounding where a file says so.
+The optimisations, each in one file that begins with its gain: ``utils/reused_memory.py``, ``data/readers/png.py``,
+``data/transforms/{chunks,box_blur,interleaved}.py`` and ``models/upsampling.py``. Plain code gives the same results
+but for rounding, where the file states it.
 """
 
 import os
@@ -11,5 +11,5 @@ VARIABLE = "PCRL_PLAIN"
 
 
 def plain() -> bool:
-    """Whether tricks are switched off: the environment has ``PCRL_PLAIN`` with anything but 0."""
+    """Whether optimisations are switched off: the environment variable ``PCRL_PLAIN`` is set and not 0."""
     return os.environ.get(VARIABLE, "0") not in ("", "0")

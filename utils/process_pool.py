@@ -1,4 +1,4 @@
-"""The same task for many items over several processes, of which any may be killed."""
+"""Run one task on many items in several processes, and recover when a process is killed."""
 
 import contextlib
 import multiprocessing
@@ -15,22 +15,22 @@ from utils.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# An item is given up when workers died over it so often: it may be what kills them, by its size for one.
-DEATHS = 3
+# An item fails after this many workers died while processing it, since it may cause their death, as by its size.
+MAX_DEATHS = 3
 
 
 def run_jobs(
     task: Callable[[Item], Result], items: Iterable[Item], *, workers: int
 ) -> Iterator[tuple[Item, Result | UserError]]:
-    """Run ``task(item)`` for all items; yields each as it is done, with its result or the UserError that it raised.
+    """Run ``task(item)`` for all items; yields each item when done, with its result or the UserError that it raised.
 
     Args:
         task: a function that can be pickled.
-        items: what can be pickled and hashed.
-        workers: processes; with 1 all is done in this one.
+        items: the items, which can be pickled and hashed.
+        workers: number of processes; with 1, the task runs in this process.
 
     Raises:
-        UserError: the system has no room for more processes, or for what they talk through.
+        UserError: the system cannot start the processes or open the connections between them.
     """
     if workers == 1:
         for item in items:
@@ -45,7 +45,7 @@ def run_jobs(
             running: dict[Future[Result | UserError], Item] = {}
             broken = False
             while running or (todo and not broken):
-                # No more are handed out than are worked on, so that those of a dead pool are the suspects.
+                # At most one item per worker is submitted, so that after a death the running items are the suspects.
                 while todo and not broken and _may_start(todo[-1], list(running.values()), deaths, workers):
                     item = todo.pop()
                     with _starting():
@@ -58,14 +58,14 @@ def run_jobs(
                         continue
                     broken = True
                     deaths[item] += 1
-                    if deaths[item] < DEATHS:
+                    if deaths[item] < MAX_DEATHS:
                         todo.append(item)
                     else:
-                        yield item, UserError(f"{DEATHS} workers died over it; is there memory enough?")
+                        yield item, UserError(f"{MAX_DEATHS} workers died while processing it; is there enough memory?")
 
 
 def _may_start(item: Item, running: list[Item], deaths: dict[Item, int], workers: int) -> bool:
-    """A suspect runs alone, so that no other item is taken for what it does to the workers."""
+    """Whether an item may start now; a suspect runs alone, so that no other item is blamed for the deaths it causes."""
     if not running:
         return True
     return len(running) < workers and not any(deaths[one] for one in (item, *running))
@@ -82,7 +82,7 @@ def _starting() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this worker when the process that started it is killed: it would wait for work for ever."""
+    """End this worker when its parent process is killed; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,4 +1,4 @@
-"""What program made a run: versions of its packages and of itself."""
+"""Describe the program that made a run: its version and those of its packages."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "SimpleITK", 
 
 
 def describe_program() -> dict[str, Any]:
-    """Versions of Python and of the packages, and this program's git revision where there is one."""
+    """Versions of this program, Python and the packages, and the git revision where there is one."""
     return {
         "version": VERSION,
         "python": platform.python_version(),

@@ -1,8 +1,8 @@
-"""The records that pass between data, models, losses and the training loop.
+"""Records that pass between data, models, losses and the training loop.
 
 They are NamedTuples because collation, pinning, DataParallel's scatter and gather and DistributedDataParallel all
-accept those. One alphabet of shapes throughout the project: B batch, C channel, ``*S`` the space of a global view
-(H W or X Y Z), ``*s`` the space of a local view, V local views, F feature.
+accept those. Shapes throughout the project use these letters: B batch, C channels, ``*S`` spatial axes of a global view
+(H W in pixels, or X Y Z in voxels), ``*s`` those of a local view, V local views, F features, K classes or regions.
 """
 
 from typing import NamedTuple
@@ -11,107 +11,115 @@ from torch import Tensor
 
 
 class RawImages(NamedTuple):
-    """What the 2D loader yields: whole grey images, before any random operation."""
+    """A batch of the 2D loader: whole grey images, before any random operation."""
 
     pixels: Tensor
-    """uint8, B 1 H W; an image smaller than H W lies in the upper left corner, the rest is 0."""
+    """uint8, B 1 H W, grey values 0..255; an image smaller than H W is in the upper left corner, the rest is 0."""
     sizes: Tensor
-    """int64, B 2: the height and width of each image."""
+    """int64, B 2: height and width of each image, pixels."""
 
 
 class RawCrops(NamedTuple):
-    """What the 3D loader yields: the crop pairs and local crops that ``luna_preprocess.py`` wrote, scaled to 0..1."""
+    """A batch of the 3D loader: crop pairs and local crops written by ``luna_preprocess.py``."""
 
     pair: Tensor
-    """float32, B 2 X Y Z."""
+    """float32, B 2 X Y Z, −1000..1000 HU scaled to 0..1."""
     local: Tensor
-    """float32, B V x y z."""
+    """float32, B V x y z, scaled alike."""
 
 
 class LabelledImages(NamedTuple):
-    """What the loader of a classification yields: whole grey images as in :class:`RawImages`, and their labels."""
+    """A batch for classification in 2D: whole grey images as in :class:`RawImages`, and their labels."""
 
     pixels: Tensor
-    """uint8, B 1 H W."""
+    """uint8, B 1 H W, grey values 0..255."""
     sizes: Tensor
-    """int64, B 2: the height and width of each image."""
+    """int64, B 2: height and width of each image, pixels."""
     labels: Tensor
-    """float32, B K: 0 or 1, NaN where nobody knows."""
+    """float32, B K: 0 or 1, NaN where unlabelled."""
 
 
 class LabelledCubes(NamedTuple):
-    """What the loader of a classification in 3D yields: cubes cut out of scans, and their labels."""
+    """A batch for classification in 3D: cubes cut out of scans, and their labels."""
 
     cubes: Tensor
-    """float32, B 1 X Y Z, scaled to 0..1."""
+    """float32, B 1 X Y Z, voxels of 1 mm, −1000..1000 HU scaled to 0..1."""
     labels: Tensor
     """float32, B K: 0 or 1."""
 
 
 class LabelledCrops(NamedTuple):
-    """What the loader of a segmentation yields: crops of images, and what is which region in them."""
+    """A batch for segmentation: crops of images, and the masks of their regions."""
 
     images: Tensor
     """float32, B C *S, scaled to 0..1."""
     masks: Tensor
-    """uint8, B K *S: 1 where a voxel is of region k; regions may overlap."""
+    """uint8, B K *S: 1 in the voxels of region k; regions may overlap."""
 
 
 class WholeCase(NamedTuple):
-    """A whole image to be segmented, and the truth on the grid of its own file, *N."""
+    """A whole image to segment on the network's grid (``*S``), and its reference mask on the file's grid (``*N``)."""
 
     image: Tensor
-    """float32, C *S, scaled to 0..1, on the grid that the network sees."""
+    """float32, C *S, scaled to 0..1."""
     mask: Tensor
-    """uint8, K *S: the truth on that grid."""
+    """uint8, K *S: the reference mask, resampled to the network's grid."""
     truth: Tensor
-    """uint8, K *N: the truth as it came."""
+    """uint8, K *N: the reference mask as stored in its file."""
     offset: Tensor
-    """float64, one an axis: where on the axis of *S the first voxel of *N lies, in voxels of *S."""
+    """float64, one per axis: position of the first voxel of *N, in voxels of *S."""
     step: Tensor
-    """float64, one an axis: how far its voxels are apart, in voxels of *S."""
+    """float64, one per axis: spacing of the voxels of *N, in voxels of *S."""
     spacing: Tensor
-    """float64, one an axis: how far its voxels are apart, in mm; in pixels where a file knows no mm."""
+    """float64, one per axis: spacing of the voxels of *N in mm; 1 pixel where the file has no spacing."""
 
 
 class Views(NamedTuple):
-    """One batch as the network sees it. Every field splits along B, over GPUs too."""
+    """The views of one batch, float32, the network's inputs. Every field can be split along B, as over several GPUs.
+
+    Inputs are normalised: in 2D by ImageNet's mean and standard deviation, in 3D each crop to mean 0 and deviation 1.
+    """
 
     global1: Tensor
-    """B C *S, the input of the first global view."""
+    """B C *S, the first global view."""
     global2: Tensor
-    """B C *S, the input of the second global view."""
+    """B C *S, the second global view."""
     target: Tensor
-    """B C *S, what the restoration of the first global view is held against."""
+    """B C *S, compared with the restoration of the first global view: normalised as the inputs in 2D, 0..1 in 3D."""
     local: Tensor
-    """B V C *s, the inputs of the local views."""
+    """B V C *s, the local views."""
 
 
 class Output(NamedTuple):
-    """What the network makes of one batch of views."""
+    """The network's output for one batch of inputs; docs/reference.md, "Networks", describes the parts."""
 
     restoration: Tensor | None
-    """B C *S, or None where it was not asked for."""
+    """B C *S, in the range of the target; None without restoration."""
     embeddings: list[tuple[Tensor, Tensor]]
     """Per decoder stage, deepest first: (projection, prediction), each B F."""
     intermediate: list[Tensor]
-    """Per decoder stage, deepest first: the stage's restoration at input size, B C *S. Empty where not asked for."""
+    """Per decoder stage, deepest first: the stage's restoration at input size, B C *S. Empty without restoration."""
 
 
 class LossTerms(NamedTuple):
-    """The five numbers of a step; ``total`` is the plain sum of the other four."""
+    """The loss of a step and its terms, scalars; docs/reference.md, "Loss", defines them."""
 
     total: Tensor
+    """The sum of the four terms."""
     restoration: Tensor
+    """Mean squared error, 0 or more."""
     intermediate_restoration: Tensor
+    """Mean squared error times its weight β, 0 or more."""
     global_similarity: Tensor
+    """Negative cosine similarity, −1..1."""
     local_similarity: Tensor
+    """Negative cosine similarity, −1..1."""
 
 
 class StepOutput(NamedTuple):
-    """What a task gives the training loop for one batch; the loop knows no more about what it trains."""
+    """The result of a task for one batch; all that the training loop needs to know about it."""
 
     total: Tensor
-    """The scalar to minimise."""
+    """Scalar, the loss to minimise."""
     numbers: dict[str, Tensor]
-    """Scalars to record, by name. Not synchronised with the host."""
+    """Scalars to record, by name; still on the device, so that the host does not wait for them."""

@@ -1,7 +1,7 @@
-"""A name for each meeting of processes, so that what an earlier one left in their store is never taken for its own.
+"""Agree on a unique name for each start of a process group, so that it ignores entries of earlier starts in the store.
 
-torchrun keeps one store over all restarts. The addresses that killed processes left there would be read by those
-started in their place, which then wait for answers that never come.
+torchrun keeps one store over all restarts. Without the name, restarted processes would read the addresses of killed
+ones and wait for them for ever.
 """
 
 import time
@@ -16,37 +16,37 @@ POLL_SECONDS = 0.02
 
 
 def agree_on_name(store: Store, world: World, *, timeout: float) -> str:
-    """A name that all processes of this meeting return, and that no earlier meeting in the same store had.
+    """Return a name that is the same in all processes of this start and different from those of earlier starts.
 
-    Every process writes a token of its own. The first one proposes all tokens as the name, again whenever one of them
-    changes; a process that finds its own token in the proposal says that it saw it. When all have, the name stands:
-    a process of an earlier meeting cannot have seen a token that was drawn in this one.
+    Every process writes a random token. The main process proposes the list of all tokens as the name, again whenever
+    one changes. A process that finds its own token in the proposal confirms it. The name is final when all processes
+    have confirmed it: a process of an earlier start cannot have confirmed a token drawn in this one.
 
     Args:
-        store: what the processes share.
-        world: this process's place.
+        store: the store that the processes share.
+        world: the rank of this process and the number of processes.
         timeout: seconds.
 
     Raises:
-        UserError: some process did not come in time.
+        UserError: some process did not start in time.
     """
     token, deadline = uuid.uuid4().hex, time.monotonic() + timeout
-    everyone = range(world.size)
+    ranks = range(world.size)
     store.set(f"token/{world.rank}", token)
     while time.monotonic() < deadline:
         if world.is_main:
-            store.set("proposal", " ".join(_read(store, f"token/{rank}") for rank in everyone))
+            store.set("proposal", " ".join(_read(store, f"token/{rank}") for rank in ranks))
         proposal = _read(store, "proposal")
         if token in proposal.split(" "):
             store.set(f"seen/{world.rank}", proposal)
-            if world.is_main and all(_read(store, f"seen/{rank}") == proposal for rank in everyone):
+            if world.is_main and all(_read(store, f"seen/{rank}") == proposal for rank in ranks):
                 store.set("name", proposal)
             if _read(store, "name") == proposal:
                 return uuid.uuid5(uuid.NAMESPACE_OID, proposal).hex
         time.sleep(POLL_SECONDS)
-    raise UserError(f"expected {world.size} processes to meet within {timeout:.0f} s, some did not come")
+    raise UserError(f"expected {world.size} processes to start within {timeout:.0f} s, some did not")
 
 
 def _read(store: Store, key: str) -> str:
-    """What is in the store; nothing where there is nothing yet, without waiting for it."""
+    """The value of a key in the store; an empty string where it is not set yet, without waiting."""
     return store.get(key).decode() if store.check([key]) else ""

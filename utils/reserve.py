@@ -1,4 +1,4 @@
-"""Room on a disk, taken before it is needed."""
+"""Reserve disk space for a file before it is filled."""
 
 import errno
 import os
@@ -6,18 +6,19 @@ from pathlib import Path
 
 from utils.atomic import whole_file
 
-# What file systems and C libraries say that cannot take room without writing.
-UNABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+# Errors of file systems and C libraries that cannot reserve space without writing.
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 BLOCK = 1 << 24
 
 
 def reserve(path: Path, size: int) -> None:
-    """Make a file of zeros that has all of its room: a memory map on a disk that fills up later ends the process.
+    """Create a file of ``size`` zero bytes with all of its disk space allocated.
 
-    Asked of the system where it can be; elsewhere, as on macOS, zeros are written.
+    A memory map of a file without its space would end the process when the disk fills up. The space is allocated by a
+    system call, or by writing zeros where there is none, as on macOS.
 
     Raises:
-        UserError: the disk has too little room, or cannot be written; nothing is left of the file then.
+        UserError: the disk has too little space or cannot be written; the file is then removed.
     """
     with whole_file(path) as file:
         if not _allocate(file.fileno(), size):
@@ -31,7 +32,7 @@ def _allocate(descriptor: int, size: int) -> bool:
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
-        if error.errno in UNABLE:
+        if error.errno in UNSUPPORTED:
             return False
         raise
     return True

@@ -1,6 +1,6 @@
-"""Memory of batches and views on a CPU, used again: a quarter less time for the 2D views of a batch.
+"""Reuse the memory of batches and views on a CPU, which saves a quarter of the time of the 2D views of a batch.
 
-The kernel clears fresh memory before it hands it over, page by page, which takes several times as long as filling it.
+The operating system clears new memory page by page, which takes several times as long as filling it.
 """
 
 import math
@@ -14,34 +14,34 @@ from torch.utils.data import default_collate, get_worker_info
 
 from utils.plain import plain
 
-# Sizes of which memory is kept: a step has some eight. Images of ever other sizes must not fill the memory.
-SIZES = 16
+# Number of different sizes for which memory is kept; a step has about eight. Limits the memory when sizes vary.
+MAX_SIZES = 16
 
 _spare: dict[int, list[np.ndarray]] = {}
 
 
 def reusable_empty(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor to be filled; on a CPU in the memory of an earlier one of that size which nobody holds any more."""
+    """Return an uninitialised tensor; on a CPU, in the memory of an earlier one of the same size no longer in use."""
     if device.type != "cpu" or plain():
         return torch.empty(shape, device=device, dtype=dtype)
     size = math.prod(shape) * dtype.itemsize
-    # What was asked for last comes last.
+    # Reinserted, so that the size unused for longest is first.
     spare = _spare[size] = _spare.pop(size, [])
-    if len(_spare) > SIZES:
+    if len(_spare) > MAX_SIZES:
         del _spare[next(iter(_spare))]
     try:
         memory = spare.pop()
     except IndexError:
         memory = np.empty(size, np.uint8)
-    # The tensor, and all that is made of it by indexing, holds on to this view, and nothing else does.
-    lent = memory[:]
-    weakref.finalize(lent, spare.append, memory).atexit = False
-    return torch.from_numpy(lent).view(dtype).view(*shape)
+    # Only the tensor and tensors indexed from it refer to this view, so that the memory is free when it is deleted.
+    view = memory[:]
+    weakref.finalize(view, spare.append, memory).atexit = False
+    return torch.from_numpy(view).view(dtype).view(*shape)
 
 
 def stack(samples: Sequence[Tensor]) -> Tensor:
-    """Samples of one shape as a batch: in a loader worker in the memory that it shares with the main process."""
+    """Stack samples of one shape to a batch; in a loader worker, in memory shared with the main process."""
     if get_worker_info() is not None:
         return default_collate(list(samples))
-    room = reusable_empty((len(samples), *samples[0].shape), samples[0].device, samples[0].dtype)
-    return torch.stack(list(samples), out=room)
+    batch = reusable_empty((len(samples), *samples[0].shape), samples[0].device, samples[0].dtype)
+    return torch.stack(list(samples), out=batch)

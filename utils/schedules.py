@@ -2,7 +2,7 @@
 
 import math
 
-# The published program fades the intermediate restoration over 240 epochs whatever ``--epochs`` says.
+# The published program fades the intermediate restoration over 240 epochs for any value of ``--epochs``.
 FADE_EPOCHS = 240
 
 

@@ -1,4 +1,4 @@
-"""The place of this process among several, as torchrun's environment variables tell it."""
+"""The rank of this process among several, from torchrun's environment variables."""
 
 import os
 from typing import NamedTuple
@@ -9,7 +9,7 @@ VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 class World(NamedTuple):
-    """This process's place: ``rank`` of ``size`` over all machines, ``local_rank`` on its own."""
+    """The rank of this process: ``rank`` of ``size`` over all machines, ``local_rank`` on its own machine."""
 
     rank: int = 0
     size: int = 1
@@ -22,10 +22,10 @@ class World(NamedTuple):
 
 
 def read_world() -> World:
-    """The world that RANK, WORLD_SIZE and LOCAL_RANK describe; a process started by hand is a world of one.
+    """Read RANK, WORLD_SIZE and LOCAL_RANK; without them, there is a single process.
 
     Raises:
-        UsageError: they are no whole numbers, or do not go together.
+        UsageError: a variable is not a whole number, or they contradict each other.
     """
     try:
         world = World(*(int(os.environ.get(name, default)) for name, default in VARIABLES))

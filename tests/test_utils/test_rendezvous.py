@@ -42,7 +42,7 @@ def test_those_that_were_killed_on_the_way_do_not_count(killed):
     """Two of three came, one never did; then all three come, the killed one's place last or first."""
     store = PrefixStore("meeting", HashStore())
     for rank in {0, 1, 2} - {killed}:
-        with pytest.raises(UserError, match="expected 3 processes to meet"):
+        with pytest.raises(UserError, match="expected 3 processes to start"):
             agree_on_name(store, World(rank, 3), timeout=0.05)
     for late in range(3):
         found = meet(store, 3, [0.1 * (rank == late) for rank in range(3)])

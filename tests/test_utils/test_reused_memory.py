@@ -3,7 +3,7 @@
 import torch
 from torch.utils.data import DataLoader
 
-from utils.reused_memory import SIZES, _spare, reusable_empty, stack
+from utils.reused_memory import MAX_SIZES, _spare, reusable_empty, stack
 
 CPU = torch.device("cpu")
 
@@ -23,11 +23,11 @@ def test_memory_of_results_is_used_again_only_when_nobody_holds_it():
 
 
 def test_memory_is_kept_of_the_sizes_last_asked_for_alone():
-    held = [reusable_empty((1000 + i,), CPU) for i in range(SIZES)]
+    held = [reusable_empty((1000 + i,), CPU) for i in range(MAX_SIZES)]
     kept = held[1].data_ptr()
     reusable_empty((2000,), CPU)
     del held
-    assert len(_spare) == SIZES and 4 * 1000 not in _spare
+    assert len(_spare) == MAX_SIZES and 4 * 1000 not in _spare
     assert reusable_empty((1001,), CPU).data_ptr() == kept
 
 
