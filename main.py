@@ -53,9 +53,9 @@ class Dimension(NamedTuple):
 
 def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> Dimension:
     """The values of ``--d``."""
-    # Nothing is fetched that --init or the state of a run would overwrite.
-    fetched = options.encoder_weights != "none" and not options.init and not resumed
-    weights = options.encoder_weights if fetched else None
+    # Weights that --init or a resumed state would overwrite are not downloaded.
+    downloaded = options.encoder_weights != "none" and not options.init and not resumed
+    weights = options.encoder_weights if downloaded else None
     if options.d == 2:
         views = partial(Views2d, global_size=options.global_size, local_size=options.local_size)
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
@@ -66,7 +66,7 @@ def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> 
 
 
 def build_model(options: Options, dimension: Dimension, world: World, *, resumed: bool) -> PCRLv2 | PCRLv23d:
-    """The network, the same on every process, from random, ImageNet's or given weights; a state brings its own."""
+    """The network with random, ImageNet's or given weights, equal on all processes; a resumed state replaces them."""
     torch.manual_seed(seed_of(options.seed, "weights"))
     model = dimension.build_model()
     if options.init and not resumed:
@@ -79,10 +79,10 @@ def build_model(options: Options, dimension: Dimension, world: World, *, resumed
 
 
 def prepare_probe(options: Options, lists: ListFolders, world: World, device: torch.device) -> Callable[..., Any]:
-    """What makes the probe of ``--probe_every`` of an encoder; labels that are not there end the run now, not later."""
+    """A function from encoder to the probe of ``--probe_every``; missing labels are reported here, before training."""
     if not options.probe_every or not world.is_main:
         return lambda *_: None
-    # Here, so that pre-training needs nothing of what only probes use.
+    # Imported here, so that other runs do not need the packages of probes.
     from downstream.probe import prepare_epoch_probe
 
     return prepare_epoch_probe(options, lists, device)
@@ -150,12 +150,12 @@ def pretrain(options: Options, world: World) -> None:
 
 
 def main() -> int:
-    """Run the phase that the options name."""
+    """Run the phase given by the options."""
     options = parse_options()
     world = read_world()
     try:
         if options.phase == "finetune":
-            # Here, so that pre-training needs nothing of what only fine-tuning uses.
+            # Imported here, so that pre-training does not need the packages of fine-tuning.
             from downstream.finetune import finetune
 
             finetune(options, world)
@@ -167,12 +167,12 @@ def main() -> int:
             pretrain(options, world)
     except Stopped as stopped:
         if world.is_main:
-            print(f"main.py: {stopped}; go on with --resume auto", file=sys.stderr)
+            print(f"main.py: {stopped}; resume with --resume auto", file=sys.stderr)
         return EXIT_STATUS
     except RuntimeError as error:
         if not is_peer_failure(error):
             raise
-        raise UserError("another process of this run has ended; it says why, unless it was killed") from None
+        raise UserError("another process of this run has ended; see its error message, unless it was killed") from None
     finally:
         unlock_output()
         destroy_process_group()

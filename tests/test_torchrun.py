@@ -123,7 +123,7 @@ def test_asked_to_stop_all_processes_leave_at_the_same_step_and_the_run_goes_on(
     # A scheduler signals one process of many.
     os.kill(children(process)[-1], signal.SIGUSR1)
     status, error = finish(process)
-    assert status != 0 and error.count("go on with --resume auto") == 1 and "exitcode  : 75" in error
+    assert status != 0 and error.count("resume with --resume auto") == 1 and "exitcode  : 75" in error
     options = training(crops, tmp_path, "--resume", "auto")
     statuses, said = run_together(options, tmp_path, program="tests.narrow_main")
     assert statuses == [0, 0], said

@@ -1,4 +1,4 @@
-"""A task small enough to train in milliseconds, for tests of the loop."""
+"""A task that trains in milliseconds, for tests of the loop."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class ToyLoader:
-    """Batches of 32 normal rows, a pure function of (epoch, step)."""
+    """Batches of 32 normally distributed rows, a function of (epoch, step); ``spoilt`` steps contain NaN."""
 
     steps_per_epoch, batch_size = 5, 32
 
@@ -50,7 +50,7 @@ class ToyTask:
         return {"beta": 0.5}
 
     def forward_only(self, raw):
-        raise AssertionError("the toy runs in float32, of which nothing needs proof")
+        raise AssertionError("the toy runs in float32, which is not checked")
 
     def step(self, raw, epoch, step):
         if (epoch, step) == self.interrupt_at:

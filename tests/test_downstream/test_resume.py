@@ -87,7 +87,7 @@ def test_broken_within_an_epoch_it_ends_as_an_unbroken_run(data, unbroken, tmp_p
             break_at(patched, (1, 1), lambda: os.kill(os.getpid(), signal.SIGTERM))
             status, error = run(patched, capsys, *options)
             # The step that was under way is still taken.
-            assert status == 75 and "before epoch 1 step 2; go on with --resume auto" in error
+            assert status == 75 and "before epoch 1 step 2; resume with --resume auto" in error
         else:
             break_at(patched, (1, 2), kill)
             with pytest.raises(Killed):

@@ -103,7 +103,8 @@ def test_what_ends_one_process_is_told_once(flat, tmp_path):
     ends = [[line for line in text.splitlines() if line.startswith("main: ")] for text in said]
     assert statuses == [1, 1] and [len(lines) for lines in ends] == [1, 1], said
     assert "--max_bad: 1 of 2 samples to evaluate are broken" in ends[0][0] and "larger --max_bad" in ends[0][0]
-    assert ends[1] == ["main: UserError: another process of this run has ended; it says why, unless it was killed"]
+    message = "another process of this run has ended; see its error message, unless it was killed"
+    assert ends[1] == [f"main: UserError: {message}"]
     assert not (tmp_path / "out" / "results.json").exists()
 
 

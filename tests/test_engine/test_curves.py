@@ -1,4 +1,4 @@
-"""curves.png: what it shows, when it is written, and that a run does without matplotlib."""
+"""curves.png: its content, when it is written, and that a run does not need matplotlib."""
 
 import json
 import sys
@@ -75,7 +75,7 @@ def test_a_run_leaves_curves_without_global_state(tmp_path, monkeypatch):
     assert "matplotlib.pyplot" not in sys.modules
 
 
-def test_without_matplotlib_the_run_goes_on_and_says_so_once(tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_the_run_continues_and_prints_one_line(tmp_path, monkeypatch, capsys):
     for module in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -1,4 +1,4 @@
-"""Running means: over the good steps, anew after each reading, the largest beside them, and kept over a resume."""
+"""Running means over the good steps and maxima: their values, after a reset, and after a resume."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_bad_steps_and_numbers_that_are_not_finite_are_left_out():
     assert meter.read() == {"loss": 3, "norm": 50, "norm_max": 90} and meter.read_steps() == (3, 1)
 
 
-def test_a_meter_goes_on_from_its_state():
+def test_a_meter_continues_from_its_state():
     meter, other = Meter(CPU, maxima=["norm"]), Meter(CPU, maxima=["norm"])
     add(meter, 1, 2)
     other.load_state_dict(meter.state_dict())

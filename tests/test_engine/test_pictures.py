@@ -1,4 +1,4 @@
-"""Pictures show what the loss sees, and change nothing."""
+"""Pictures show the images and restorations that the loss gets, and do not change the model."""
 
 import torch
 from torch import nn

@@ -149,5 +149,5 @@ def test_amp_on_a_cpu_is_bf16_where_it_has_that_and_float32_elsewhere(monkeypatc
         assert Precision.choose(CPU, amp=True).dtype == dtype
         assert ("no bf16" in capsys.readouterr().err) == (not has)
     assert Precision.choose(CPU, amp=True, verbose=False).dtype == torch.float32
-    assert capsys.readouterr().err == "", "one process speaks for all"
+    assert capsys.readouterr().err == "", "only the main process prints"
     assert Precision.choose(CPU, amp=False).dtype == torch.float32

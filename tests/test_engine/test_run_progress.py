@@ -1,4 +1,4 @@
-"""What a run says of how far it has come."""
+"""Progress of a run: bars and lines."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from tests.toys import make_trainer
 
 @pytest.fixture
 def clock(monkeypatch):
-    """clock.seconds is what time it is."""
+    """A clock that shows ``clock.seconds``."""
 
     class Clock:
         seconds = 500.0
@@ -59,7 +59,7 @@ def test_what_is_left_counts_the_time_between_epochs_and_the_speed_does_not(cloc
     assert "epoch 2/2  step 1/10" in lines[4] and lines[4].endswith(" left 03:09")
 
 
-def test_a_resumed_run_counts_from_where_it_goes_on(clock, capsys):
+def test_a_resumed_run_counts_from_its_first_step(clock, capsys):
     run(clock, RunProgress(active=True), first=8, seconds=1.0, epochs=0)
     assert capsys.readouterr().err.splitlines() == [
         "epoch 0/0  step 9/10: total 0.08  none none  samples/s 0.0396  left 01:41"
@@ -77,7 +77,7 @@ def test_processes_but_the_main_one_are_silent_and_a_terminal_has_bars(clock, ca
     assert "step 1/10" not in sys.stderr.getvalue()
 
 
-def test_the_loop_says_its_first_step_with_its_losses_and_reads_them_no_oftener(tmp_path, capsys, monkeypatch):
+def test_the_loop_prints_its_first_step_with_losses_without_further_readings(tmp_path, capsys, monkeypatch):
     trainer = make_trainer(tmp_path, epochs=1)
     trainer.log_every, reads = 4, []
     read = trainer.window_meter.read

@@ -58,12 +58,12 @@ def test_each_reading_of_the_losses_is_of_the_steps_since_the_last(tmp_path, mon
     trainer, totals, read = make_trainer(tmp_path, epochs=1), [], []
     step = trainer.task.step
 
-    def step_and_look(raw, epoch, number):
+    def step_and_record(raw, epoch, number):
         output = step(raw, epoch, number)
         totals.append(output.total.item())
         return output
 
-    trainer.task.step = step_and_look
+    trainer.task.step = step_and_record
     scalars = trainer.recorder.scalars
     monkeypatch.setattr(
         trainer.recorder,
@@ -105,11 +105,11 @@ def test_bad_steps_are_counted_and_kept_out_of_the_means(tmp_path):
     assert all(line["total"] == line["total"] for line in lines)
 
 
-def test_many_bad_steps_in_a_row_end_the_run_with_the_state_of_before(tmp_path):
+def test_many_bad_steps_in_a_row_end_the_run_and_keep_the_last_good_state(tmp_path):
     trainer = make_trainer(tmp_path, epochs=30)
     trainer.run_epoch(0, 0)
     before = weights_of(trainer)
-    # An epoch of fewer steps ends the run before there are so many.
+    # The epoch needs more steps than that, or its end would stop the run first.
     trainer.loader.spoilt, trainer.loader.steps_per_epoch = {"all"}, LONGEST_STREAK + 5
     with pytest.raises(UserError, match=f"{LONGEST_STREAK} steps in a row"):
         trainer.fit(trainer.run_state.find("auto"))
@@ -127,7 +127,7 @@ def test_loss_above_1000_is_skipped_after_epoch_10_only(tmp_path):
     assert trainer.guard.read() == (1, False)
 
 
-def test_heads_that_a_step_does_not_use_still_feel_momentum_and_weight_decay(tmp_path):
+def test_momentum_and_weight_decay_apply_to_heads_that_a_step_does_not_use(tmp_path):
     trainer = make_trainer(tmp_path)
     (batch,) = next(ToyLoader().batches(0))
     trainer.train_step((batch,), 0, 1)
@@ -149,7 +149,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
         make_trainer(tmp_path).run_state.find(None)
 
 
-def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path):
+def test_a_damaged_last_state_is_replaced_by_the_one_before(tmp_path):
     make_trainer(tmp_path).fit()
     last = tmp_path / "state" / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
@@ -160,7 +160,7 @@ def test_a_damaged_last_state_gives_way_to_the_one_before(tmp_path):
         make_trainer(tmp_path).run_state.find("auto")
 
 
-def test_weights_are_no_state(tmp_path):
+def test_weights_are_not_a_state(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "w.pt")
     with pytest.raises(UserError, match="--init"):
         make_trainer(tmp_path).run_state.find(str(tmp_path / "w.pt"))
@@ -182,7 +182,7 @@ def test_a_signal_saves_and_stops_after_the_step(tmp_path):
     assert_equal_bits(weights_of(unbroken), weights_of(again))
 
 
-def test_a_resumed_optimizer_is_laid_out_as_its_channels_last_parameters(tmp_path):
+def test_a_resumed_optimizer_has_the_memory_format_of_its_channels_last_parameters(tmp_path):
     def make():
         torch.manual_seed(0)
         conv = nn.Conv3d(2, 3, 3).to(memory_format=torch.channels_last_3d)
@@ -200,7 +200,7 @@ def test_a_resumed_optimizer_is_laid_out_as_its_channels_last_parameters(tmp_pat
     again, other = make()
     again.load_state_dict(saved["model"])
     other.load_state_dict(saved["optimizer"])
-    assert other.state[again.weight]["momentum_buffer"].stride() != again.weight.stride()  # what a file gives
+    assert other.state[again.weight]["momentum_buffer"].stride() != again.weight.stride()  # as read from a file
     match_memory_formats(other)
     step(again, other, 2)
     assert torch.equal(conv.weight, again.weight)
