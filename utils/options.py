@@ -167,7 +167,7 @@ class Options:
         may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
     resume: str | None = option(
-        RUN, "auto: go on with the run in --output, if there is one; or the FILE of a state", default=None,
+        RUN, "auto: resume the run in --output, if there is one; or the FILE of a state", default=None,
         phases=_trained, may_change=True, type=path, metavar="auto|FILE",
     )  # fmt: skip
     save_minutes: float = option(
