@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14 as people have it on disk: folders, metadata, and the lists made from these."""
+"""NIH ChestX-ray14 on disk: its folders, its table of labels, and the lists made from these."""
 
 import os
 from collections.abc import Sequence
@@ -23,30 +23,30 @@ FINDINGS = (
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
 )  # fmt: skip
 NO_FINDING = "No Finding"
-IMAGE, FOUND, PATIENT = "Image Index", "Finding Labels", "Patient ID"
-# Shares of patients that the published lists have: 78,468, 11,218 and 22,433 of 112,119 images.
+IMAGE, FINDING, PATIENT = "Image Index", "Finding Labels", "Patient ID"
+# Shares of patients, near those of the published lists: 78,468, 11,218 and 22,433 of 112,119 images.
 VALID_SHARE, TEST_SHARE = 0.1, 0.2
 
 
 def index_chest(root: str | Path) -> FileIndex:
-    """NIH's images: ``root`` itself, or all of ``images/`` and ``images_001/images/`` ... as the archives unpack.
+    """Return NIH's images: those in ``images/`` and ``images_001/images/`` ... as unpacked, else those in ``root``.
 
-    Images that lie elsewhere in ``root`` are not taken, which is said on stderr.
+    Images in other folders of ``root`` are not used, which is reported on stderr.
 
     Raises:
         UserError: no such folder, no images in it, or two of one name.
     """
     root = require_folder(root)
     tops = [root / name for name in folders_in(root) if name.startswith("images_")]
-    places = [root / "images", *(place for top in tops for place in (top, top / "images"))]
+    candidates = [root / "images", *(folder for top in tops for folder in (top, top / "images"))]
     folders: dict[Path, Path] = {}  # one of them may be a link to another
-    for folder in filter(Path.is_dir, places):
+    for folder in filter(Path.is_dir, candidates):
         folders.setdefault(folder.resolve(), folder)
     names = {folder: names_in(folder, ENDINGS) for folder in folders.values()}
     names = {folder: found for folder, found in names.items() if len(found)}
     direct = names_in(root, ENDINGS)
-    # Masks are of these images, as the phantoms have them.
-    known = {*places, root / "masks"}
+    # masks/ holds masks of these images, not images: phantoms have such a folder.
+    known = {*candidates, root / "masks"}
     others = {folder / name for folder in (root, *folders.values()) for name in folders_in(folder)} - known
     elsewhere = [str(folder) for folder in sorted(others) if _holds_images(folder)]
     if not names and len(direct):
@@ -66,7 +66,7 @@ def _holds_images(folder: Path) -> bool:
     try:
         with os.scandir(os.fsencode(folder)) as entries:
             return any(e.name.lower().endswith(ENDINGS) and not is_hidden(e.name) for e in entries)
-    except OSError:  # not ours to read
+    except OSError:  # a folder that this user may not read
         return False
 
 
@@ -77,11 +77,11 @@ class ChestTable(NamedTuple):
     labels: dict[str, tuple[int, ...]]
     """Image name to its 14 labels."""
     patients: dict[str, str]
-    """Image name to the patient; empty where the table has no such column."""
+    """Image name to patient ID; empty where the table has no such column."""
 
 
 def find_chest_table(root: str | Path) -> ChestTable | None:
-    """NIH's table in the data set's folder, or in the one above its ``images/``; None where there is none.
+    """Read NIH's table in the data set's folder or, if that is ``images/``, in its parent; None if there is none.
 
     Raises:
         UserError: as :func:`read_chest_table`.
@@ -98,21 +98,21 @@ def _top(root: str | Path) -> Path:
 
 
 def read_chest_table(path: Path) -> ChestTable:
-    """Labels and patients from NIH's table.
+    """Read labels and patients from NIH's table.
 
     Raises:
-        UserError: the table cannot be read, lacks its columns, was cut short, has a finding that is none of the 14, or
-            an image twice with different rows.
+        UserError: the table cannot be read, lacks a column, is cut short, has a finding other than the 14, or has two
+            different rows for an image.
     """
-    rows = read_table(path, (IMAGE, FOUND))
-    unknown = {found for row in rows for found in row[FOUND].split("|")} - {*FINDINGS, NO_FINDING}
+    rows = read_table(path, (IMAGE, FINDING))
+    unknown = {found for row in rows for found in row[FINDING].split("|")} - {*FINDINGS, NO_FINDING}
     if unknown:
-        count = sum(not unknown.isdisjoint(row[FOUND].split("|")) for row in rows)
+        count = sum(not unknown.isdisjoint(row[FINDING].split("|")) for row in rows)
         raise UserError(
             f"{path}: {count} of {len(rows)} rows have findings that are not known "
             f"({first_names(sorted(map(repr, unknown)))}); expected {NO_FINDING} or some of {'|'.join(FINDINGS)}"
         )
-    labels = unique(((row[IMAGE], _labels_of(row[FOUND])) for row in rows), source=path, what="findings")
+    labels = unique(((row[IMAGE], _labels_of(row[FINDING])) for row in rows), source=path, what="findings")
     patients = ((row[IMAGE], row[PATIENT]) for row in rows if row.get(PATIENT))
     return ChestTable(path, labels, unique(patients, source=path, what="patients", counted=False))
 
@@ -125,21 +125,21 @@ def _labels_of(found: str) -> tuple[int, ...]:
 def make_chest_lists(
     root: str | Path, lists: str | Path, index: FileIndex, *, seed: int, test_list: Path | None = None
 ) -> None:
-    """Make ``chest_train.txt``, and ``chest_valid.txt`` and ``chest_test.txt`` where there are labels, and keep them.
+    """Write ``chest_train.txt`` and, where there are labels, ``chest_valid.txt`` and ``chest_test.txt``.
 
-    NIH's ``test_list.txt`` is held out where it is there; else a fifth of the patients. A tenth validates. Without
-    ``Data_Entry_2017*.csv`` there are no labels, nothing to test, and all images pre-train. With it, images that have
-    no row in it are in no list.
+    The test split is NIH's ``test_list.txt`` or, without that, a fifth of the patients; a tenth of the patients are the
+    validation split. Without ``Data_Entry_2017*.csv`` there are no labels and no test split: all images are in the
+    training list. With it, images without a row in it are in no list.
 
     Args:
         root: the data set's folder.
-        lists: where lists are made.
+        lists: the folder to write to.
         index: the images.
         seed: of the splits and of the order.
-        test_list: a list that is held out instead, and not made.
+        test_list: a test list that exists already: it is held out, and none is written.
 
     Raises:
-        UserError: the table or a list cannot be read, or is of other images.
+        UserError: the table or a list cannot be read, or names other images.
     """
     official = _top(root) / "test_list.txt"
     held_out = test_list or (official if official.exists() else None)
@@ -150,12 +150,12 @@ def make_chest_lists(
         write_list_once(list_path(lists, "chest", "train"), kept, source=f"the images of {root}")
         return
     names = seeded_order(_images_with_row(table, index), seed)
-    # The training list is written last: where it is, all are, whoever else makes them or was killed while doing so.
+    # The training list is written last: if it exists, all do, even if a process that wrote lists was killed.
     splits: dict[str, list[str]] = {"valid": [], "test": [], "train": []}
     for name, patient in zip(names, chest_patients(names, table.patients), strict=True):
-        place = seed_of(seed, "patient", patient) / 2**63
-        tests = name in test if test else place >= 1 - TEST_SHARE
-        split = "test" if tests else "valid" if place < VALID_SHARE else "train"
+        position = seed_of(seed, "patient", patient) / 2**63  # uniform in 0..1
+        is_test = name in test if test else position >= 1 - TEST_SHARE
+        split = "test" if is_test else "valid" if position < VALID_SHARE else "train"
         splits[split].append(" ".join([name, *map(str, table.labels[name])]))
     if test_list:
         del splits["test"]

@@ -1,4 +1,4 @@
-"""CheXpert as people have it on disk: nested patients, ``train.csv``, and the list made from these."""
+"""CheXpert on disk: its nested folders, its ``train.csv``, and the list made from these."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from data.readers.tables import read_table
 from utils.errors import UserError
 from utils.notes import note
 
-# What pre-trains, of train/, valid/ and test/.
+# Of train/, valid/ and test/, the folder whose images are in the training list.
 TRAIN = "train/"
 
 
 def index_chexpert(root: str | Path) -> FileIndex:
-    """CheXpert's images, named as in its train.csv from ``train/`` or ``valid/`` on.
+    """Return CheXpert's images, named as in its train.csv from ``train/`` or ``valid/`` on.
 
     Raises:
         UserError: no such folder, or no ``train/`` in it.
     """
     root = chexpert_folder(root)
-    # Each from its own top: a link's target may lie beside it.
+    # Each from its own folder, since links in one may point to another.
     tops = [root / name for name in ("test", "train", "valid") if (root / name).is_dir()]
     names = NameList.of(f"{top.name}/{name}" for top in tops for name in names_below(top, ENDINGS))
     if not len(names):
@@ -31,7 +31,7 @@ def index_chexpert(root: str | Path) -> FileIndex:
 
 
 def chexpert_folder(root: str | Path) -> Path:
-    """The folder that holds ``train/``: ``root`` itself, or the ``CheXpert-v1.0[-small]`` in it."""
+    """Return the folder that holds ``train/``: ``root`` itself, or the ``CheXpert-v1.0[-small]`` in it."""
     root = require_folder(root)
     for folder in (root, *sorted(root.glob("CheXpert-v1.0*"))):
         if (folder / "train").is_dir():
@@ -42,27 +42,27 @@ def chexpert_folder(root: str | Path) -> Path:
 
 
 def strip_root_folder(names: NameList) -> NameList:
-    """CheXpert's names without the folder ``CheXpert-v1.0[-small]/`` that its train.csv puts before them."""
+    """Remove the folder ``CheXpert-v1.0[-small]/``, with which names in train.csv begin."""
     return NameList.of(map(without_root_folder, names))
 
 
 def without_root_folder(name: str) -> str:
-    """``train/...`` of ``CheXpert-v1.0-small/train/...``."""
+    """Return ``train/...`` of ``CheXpert-v1.0-small/train/...``."""
     return name.partition("/")[2] if name.startswith("CheXpert") else name
 
 
 def make_chexpert_list(root: str | Path, lists: str | Path, index: FileIndex, *, seed: int, max_bad: float) -> None:
-    """Make ``chexpert_train.txt`` from ``train.csv``, frontal and lateral, else from the images found, and keep it.
+    """Write ``chexpert_train.txt`` from ``train.csv``, frontal and lateral, or without it from the images found.
 
     Args:
         root: the data set's folder.
-        lists: where lists are made.
+        lists: the folder to write to.
         index: the images.
         seed: of the order.
-        max_bad: share of the table's rows that may have no image; the list names them nevertheless.
+        max_bad: share of the table's rows that may have no image; they are in the list all the same.
 
     Raises:
-        UserError: ``train.csv`` cannot be read, has no column Path, or was cut short; too many rows have no image.
+        UserError: ``train.csv`` cannot be read, has no column Path, or is cut short; too many rows have no image.
     """
     folder = chexpert_folder(root)
     table = folder / "train.csv"

@@ -1,4 +1,4 @@
-"""Which of the files that a list names are there, and where; looked up once for the whole list."""
+"""Finds the files that a list names, by one look-up for the whole list."""
 
 import math
 import os
@@ -18,21 +18,21 @@ ABSENT = -1
 
 
 class FileIndex:
-    """Where files lie, by name.
+    """Files of a data set, by name.
 
     Args:
         folders: the folders that names are relative to.
         names: the names found in each of them.
 
     Raises:
-        UserError: two files of one name lie in two folders. One that is linked from the other is taken once.
+        UserError: two folders have different files of one name. A file that is linked from another folder counts once.
     """
 
     def __init__(self, folders: Sequence[Path], names: Sequence[NameList]) -> None:
         self.folders, self.names = list(folders), join_names(list(names))
         hashes = self.names.hashes()
-        self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(part) for part in names])
-        if len(names) == 1:  # which name has which hash matters only for their folders
+        self.folder_of = np.repeat(np.arange(len(names), dtype=np.uint16), [len(found) for found in names])
+        if len(names) == 1:  # all names are in one folder, so that hashes may be sorted without their names
             hashes.sort()
         else:
             order = np.argsort(hashes, kind="stable")
@@ -45,15 +45,15 @@ class FileIndex:
         self.hashes = hashes
 
     def _require_linked(self, before: np.ndarray, again: np.ndarray) -> None:
-        """Of names in two folders, given by their places in either, one file must be a link to the other."""
-        homes = [[self.folders[self.folder_of[i]] for i in places] for places in (before, again)]
-        pairs = zip([self.names[int(i)] for i in again], *homes, strict=True)
-        apart = [pair for pair in pairs if not _same_file(*pair)]
-        if apart:
-            name, one, other = apart[0]
+        """Require that names in two folders, given by their places in the index, are links to one file."""
+        folders = [[self.folders[self.folder_of[i]] for i in places] for places in (before, again)]
+        pairs = zip([self.names[int(i)] for i in again], *folders, strict=True)
+        different = [pair for pair in pairs if not _same_file(*pair)]
+        if different:
+            name, one, other = different[0]
             raise UserError(
-                f"--data: {len(apart)} names are in two folders, {name} in {one} and in {other} "
-                f"({first_names([name for name, *_ in apart])}); keep one file of each name"
+                f"--data: {len(different)} names are in two folders, {name} in {one} and in {other} "
+                f"({first_names([name for name, *_ in different])}); keep one file of each name"
             )
 
     def __len__(self) -> int:
@@ -61,11 +61,11 @@ class FileIndex:
 
     @property
     def where(self) -> str:
-        """The folder that all others are in."""
+        """The folder that contains all folders of the index."""
         return os.path.commonpath(self.folders)
 
     def join(self, names: NameList, *, source: str | Path) -> "ListedFiles":
-        """A list and the files that it names."""
+        """Look up the files that a list names."""
         return ListedFiles(source, names, self._places(names), self)
 
     def _places(self, names: NameList) -> np.ndarray:
@@ -77,7 +77,7 @@ class FileIndex:
         return place
 
     def left_over(self, *lists: "ListedFiles") -> NameList:
-        """The files that none of the lists names."""
+        """Return the files that none of the lists names."""
         listed = np.zeros(len(self.hashes), dtype=bool)
         for names in lists:
             listed[names.places[names.there]] = True
@@ -87,7 +87,7 @@ class FileIndex:
 
 
 class ListedFiles(NamedTuple):
-    """The names of a list, and which of them are in a folder."""
+    """The names of a list, and their files."""
 
     source: str | Path
     """The list."""
@@ -98,33 +98,33 @@ class ListedFiles(NamedTuple):
 
     @property
     def there(self) -> np.ndarray:
-        """bool, the names with a file."""
+        """bool per name: whether there is a file."""
         return self.places != ABSENT
 
     @property
     def folder_of(self) -> np.ndarray:
-        """uint16, the folder of each name, all of which must be there."""
+        """uint16, the folder of each name; every name must have a file."""
         return self.files.folder_of[self.places]
 
     def absent(self) -> NameList:
-        """The names without a file."""
+        """Return the names without a file."""
         return self.names.keep(~self.there)
 
     def cut(self, ratio: float) -> "tuple[ListedFiles, ListedFiles]":
-        """The first share, which pre-trains, and the rest, for fine-tuning."""
+        """Cut the list into its first share, for pre-training, and the rest, for fine-tuning."""
         first, rest = cut_list(self.names, ratio)
         places = np.split(self.places, [len(first)])
         return self._replace(names=first, places=places[0]), self._replace(names=rest, places=places[1])
 
     def found(self, *, max_bad: float, advice: str = "") -> "ListedFiles":
-        """The names with a file; the others count as broken samples.
+        """Return the names with a file; those without one count as broken samples.
 
         Args:
-            max_bad: share of the names that may lack one.
-            advice: what to do about it; unset: that of lists which people gave.
+            max_bad: share of the names that may have no file.
+            advice: what the error message recommends; unset: what fits a list that a user gave.
 
         Raises:
-            UserError: more are missing, or all of them; says how many, and the first five.
+            UserError: more are missing, or all; the message counts them and names the first five.
         """
         if self.there.all():
             return self
@@ -134,12 +134,12 @@ class ListedFiles(NamedTuple):
                 "give --data the data that it lists, or --lists a folder with the list of this data (in an empty one "
                 "it will be made)"
             )
-            # As few digits as tell a share that is enough.
+            # Rounded up to three digits, so that the share printed is enough.
             enough = math.ceil(1000 * len(absent) / n) / 1000
-            go_on = f"; to go on without them: --max_bad {enough:g}" if len(absent) < n else ""
+            tolerate = f"; to continue without them: --max_bad {enough:g}" if len(absent) < n else ""
             raise UserError(
                 f"{self.source}: {len(absent)} of its {n} names are not in {self.files.where} "
-                f"({first_names(absent)}); {advice}{go_on}"
+                f"({first_names(absent)}); {advice}{tolerate}"
             )
         return self._replace(names=self.names.keep(self.there), places=self.places[self.there])
 
@@ -152,9 +152,12 @@ def _same_file(name: str, one: Path, other: Path) -> bool:
 
 
 def _places(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """``np.searchsorted``, nearly in the values' order of size: several times as fast for millions, since neighbours
-    share what is in the processor's cache."""
-    # By their upper bits, with their index in the lower ones: sorting numbers is far faster than np.argsort.
+    """Return ``np.searchsorted(ordered, values)``.
+
+    Values are searched for in ascending order, which is several times as fast for millions: consecutive searches then
+    read the same cache lines.
+    """
+    # Sort by the upper bits, with the index of each value in its lower bits: far faster than np.argsort.
     index = np.uint64((1 << len(values).bit_length()) - 1)
     order = np.sort((values & ~index) | np.arange(len(values), dtype=np.uint64)) & index
     places = np.empty(len(values), dtype=np.int64)
@@ -163,10 +166,10 @@ def _places(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def require_folder(path: str | Path, option: str = "--data") -> Path:
-    """A folder that is there and not empty.
+    """Return the path of a folder that exists and is not empty.
 
     Raises:
-        UserError: it is not.
+        UserError: it does not exist, is empty or cannot be read.
     """
     path = Path(path)
     if not path.is_dir():
@@ -181,12 +184,12 @@ def require_folder(path: str | Path, option: str = "--data") -> Path:
 
 
 def find(folder: Path, pattern: str = "*") -> list[Path]:
-    """What matches a pattern below a folder, in order, hidden files left out; nothing where there is no folder."""
+    """Return the sorted paths that match a pattern below a folder, without hidden files; none if there is no folder."""
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
 
 
 def names_in(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files of one folder with one of the endings, by name, hidden ones left out.
+    """Return the sorted names of the files of one folder with one of the endings, without hidden files.
 
     Raises:
         UserError: the folder cannot be read.
@@ -198,9 +201,9 @@ def names_in(folder: Path, endings: tuple[bytes, ...]) -> NameList:
 
 
 def names_below(folder: Path, endings: tuple[bytes, ...]) -> NameList:
-    """The files anywhere below a folder with one of the endings, by their path from it, hidden ones left out.
+    """Return the sorted paths, relative to a folder, of the files below it with one of the endings, except hidden ones.
 
-    Links to folders are followed, loops are not, see :func:`data.catalog.folders.walk`.
+    Links to folders are followed, but not in loops, see :func:`data.catalog.folders.walk`.
     """
     found: list[bytes] = []
     for where in walk(folder):

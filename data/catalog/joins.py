@@ -1,4 +1,4 @@
-"""What two sources have in common, such as a list and a folder: both sides counted, what is left over named."""
+"""Reports of joins of two sources, such as a list and a folder: counts of both sides, and names without a match."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from data.catalog.names import NameList
 from utils.errors import UserError
 from utils.notes import note
 
-# Names are told so many at most, and counted.
+# At most this many names are printed; all are counted.
 SHOWN = 5
 
 Value = TypeVar("Value")
@@ -20,10 +20,11 @@ class Side(NamedTuple):
     total: int
     what: str
     matched: str
-    """What is said of those that are on the other side."""
+    """The words for those that are on the other side too."""
     unmatched: str
+    """The words for the others."""
     left_over: NameList | Sequence[str]
-    """Those that are not."""
+    """Those that are not on the other side."""
 
     def __str__(self) -> str:
         text = f"{self.total - len(self.left_over)} of {self.total} {self.what} {self.matched}"
@@ -33,26 +34,26 @@ class Side(NamedTuple):
 
 
 def first_names(names: NameList | Sequence[str]) -> str:
-    """The first five: ``a.png, b.png``, with ``...`` where there are more."""
+    """Return the first five names as text: ``a.png, b.png``, followed by ``...`` if there are more."""
     shown = [names[i] for i in range(min(SHOWN, len(names)))]
     return ", ".join([*shown, "..."] if len(names) > SHOWN else shown)
 
 
 def note_join(source: str | Path, *sides: Side) -> None:
-    """One line for a join, on stderr."""
+    """Print one line about a join on stderr."""
     note(f"{source}: {'; '.join(map(str, sides))}")
 
 
 def unique(
     pairs: Iterable[tuple[str, Value]], *, source: str | Path, what: str, counted: bool = True
 ) -> dict[str, Value]:
-    """A mapping from the rows of a table; a row that says the same again is dropped, and counted on stderr.
+    """Make a mapping from the rows of a table; repeated rows are dropped and counted on stderr.
 
     Args:
-        pairs: names and what the table says of each.
+        pairs: each row's name and value.
         source: the table.
-        what: it says, e.g. ``"labels"``.
-        counted: False where repeated names were counted before.
+        what: the kind of value, for messages: ``"labels"``.
+        counted: whether to print the count; False if it was printed before.
 
     Raises:
         UserError: a name has two different values.

@@ -23,14 +23,14 @@ Labels = Mapping[str, tuple[float, ...]]
 
 
 def read_listed_labels(path: Path) -> dict[str, tuple[float, ...]]:
-    """Labels from a list whose lines are a name and 14 numbers, 0 or 1, in the order of FINDINGS.
+    """Read labels from a list whose lines are a name and 14 numbers, 0 or 1, in the order of FINDINGS.
 
     Returns:
-        Nothing for a list of names alone.
+        An empty mapping for a list of names without labels.
 
     Raises:
-        UserError: the file cannot be read, a line has other than a name and 14 labels of 0 or 1, or a name is listed
-            twice with different labels.
+        UserError: the file cannot be read, a line is not a name and 14 labels of 0 or 1, or a name has two lines with
+            different labels.
     """
     try:
         lines = path.read_text("utf-8-sig").splitlines()
@@ -43,35 +43,35 @@ def read_listed_labels(path: Path) -> dict[str, tuple[float, ...]]:
         if len(words) != len(FINDINGS) or not set(words) <= {"0", "1"}:
             raise UserError(
                 f"{path}: expected a name and {len(FINDINGS)} labels of 0 or 1 in line {number}, got {len(words)} "
-                "words after the name; a list without labels can pre-train and no more"
+                "words after the name; a list without labels is for pre-training only"
             )
     labels = ((name, tuple(map(float, words))) for _, name, words in rows)
     return unique(labels, source=path, what="labels", counted=False)
 
 
 def chest_labels(lists: Sequence[Path], table: ChestTable | None) -> dict[str, tuple[float, ...]]:
-    """The labels of NIH's images from lists, or of lists without any from NIH's table.
+    """Return the labels of NIH's images, from the lists or, for lists without labels, from NIH's table.
 
     Raises:
         UserError: there are none, or as :func:`read_listed_labels`; an image has different labels in two lists.
     """
     read = {path: read_listed_labels(path) for path in lists}
-    if table is None and (bare := [path for path, labels in read.items() if not labels]):
+    if table is None and (no_labels := [path for path, labels in read.items() if not labels]):
         raise UserError(
-            f"{bare[0]}: expected a name and {len(FINDINGS)} labels of 0 or 1 in every line, got names alone, and "
-            "--data has no Data_Entry_2017*.csv; a list without labels can pre-train and no more"
+            f"{no_labels[0]}: expected a name and {len(FINDINGS)} labels of 0 or 1 in every line, got names alone, and "
+            "--data has no Data_Entry_2017*.csv; a list without labels is for pre-training only"
         )
-    known = ((labels or (table.labels if table else {})) for labels in read.values())
+    labels_of_lists = ((labels or (table.labels if table else {})) for labels in read.values())
     return unique(
-        ((name, tuple(map(float, values))) for labels in known for name, values in labels.items()),
+        ((name, tuple(map(float, values))) for labels in labels_of_lists for name, values in labels.items()),
         source=" and ".join(map(str, read)), what="labels", counted=False,
     )  # fmt: skip
 
 
 def read_chexpert_labels(root: str | Path, *, uncertain: str) -> dict[str, tuple[float, ...]]:
-    """Labels from CheXpert's ``train.csv`` and, where it is there, ``valid.csv``, by name from ``train/`` on.
+    """Read labels from CheXpert's ``train.csv`` and, if it exists, ``valid.csv``, by name from ``train/`` on.
 
-    What a report does not mention counts as absent, as is usual.
+    An observation that the report does not mention (blank) counts as absent, as is usual.
 
     Args:
         root: the data set's folder.
@@ -102,5 +102,5 @@ def _chexpert_rows(table: Path, uncertain: str) -> Iterator[tuple[str, tuple[flo
 
 
 def as_array(labels: Labels, names: Sequence[str]) -> np.ndarray:
-    """float32 N K, the labels of the names, all of which must have some."""
+    """Return the labels of names, float32 N K; every name must have labels."""
     return np.array([labels[name] for name in names], dtype=np.float32)

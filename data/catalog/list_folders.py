@@ -1,4 +1,4 @@
-"""Where the lists of a run lie: those that people gave, those of the run itself and of the one that pre-trained."""
+"""The folders of a run's lists: those that users gave, the run's own, and those of the run that pre-trained."""
 
 import tempfile
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from data.catalog.names import NameList
 from utils.errors import UserError
 from utils.notes import note
 
-# Lists put there by people; nothing is written there.
+# Users put lists here; the program writes nothing here.
 PUBLISHED = Path(__file__).parents[2] / "train_val_txt"
 FOLDER = "lists"
 SPLITS = ("train", "valid", "test")
@@ -20,18 +20,18 @@ Names = Callable[[NameList], NameList]
 
 
 def keep_names(names: NameList) -> NameList:
-    """Names of a list that are those of the index already."""
+    """Return names unchanged: they are those of the index."""
     return names
 
 
 class ListFolders:
-    """The folders that lists are looked for in, and the one in which missing ones are made.
+    """The folders in which lists are searched for, and the folder in which missing lists are made.
 
     Args:
-        search: the folders; the first that has a list is the one whose list is used.
-        made: where lists are made that none of them has.
-        other_run: of those searched, the one of another run. Its lists may be of other data.
-        is_main: False for processes that make lists for themselves alone, in a temporary folder.
+        search: the folders to search; the first folder that has a list provides it.
+        made: where missing lists are made.
+        other_run: the folder of another run among them, if any. Its lists may name other data.
+        is_main: False for processes that make their lists in a temporary folder.
     """
 
     def __init__(
@@ -42,23 +42,23 @@ class ListFolders:
 
     @classmethod
     def at(cls, folder: str | Path) -> "ListFolders":
-        """One folder for all, as ``--lists`` names it."""
+        """Search and make lists in one folder, as with ``--lists``."""
         return cls([Path(folder)], Path(folder))
 
     @classmethod
     def of_run(
         cls, *, typed: str | None, output: str, weight: str | None, resume: str | None, is_main: bool
     ) -> "ListFolders":
-        """The folders of a run.
+        """Return the folders of a run.
 
-        Without ``--lists`` these are ``OUTPUT/lists`` of a run that left a state, the folder ``lists`` beside
-        ``--weight``, and ``train_val_txt``; what none of them has is made in ``OUTPUT/lists``. Processes other than the
-        main one make the same lists for themselves, in a temporary folder.
+        Without ``--lists`` these are ``OUTPUT/lists`` if the run has a state, the folder ``lists`` beside ``--weight``,
+        and ``train_val_txt``; missing lists are made in ``OUTPUT/lists``. Processes other than the main one make the
+        same lists in a temporary folder.
 
         Args:
             typed: ``--lists``.
             output, weight, resume: the options of these names.
-            is_main: whether this process writes.
+            is_main: whether this process may write to ``output``.
         """
         if typed is not None:
             return cls([Path(typed)], Path(typed), is_main=is_main)
@@ -69,18 +69,18 @@ class ListFolders:
         return cls([*own, *beside, PUBLISHED], Path(output) / FOLDER, other_run=other_run, is_main=is_main)
 
     def find(self, name: str, split: str) -> Path | None:
-        """The list that is used, e.g. ``chest_train.txt`` of the first folder that has it."""
+        """Return the path of a list, e.g. ``chest_train.txt``, in the first folder that has it."""
         paths = (list_path(folder, name, split) for folder in self.search)
         return next((path for path in paths if path.exists()), None)
 
     def read(self, name: str, split: str, index: FileIndex, clean: Names = keep_names) -> ListedFiles | None:
-        """A list and the files that it names; None where there is none, or an empty one of a split that may be empty.
+        """Read a list and look up its files; None if there is none, or an empty list other than the training list.
 
         Args:
             name: the data set.
             split: ``'train'``, ``'valid'`` or ``'test'``.
             index: the files.
-            clean: what makes the names of the list those of the index.
+            clean: converts names of the list to names of the index.
         """
         while (path := self.find(name, split)) is not None:
             if split != "train" and path.is_file() and not path.stat().st_size:
@@ -93,7 +93,7 @@ class ListFolders:
         return None
 
     def folder_to_fill(self, name: str) -> Path:
-        """Where the lists of a data set are made, searched from now on. Those of a run that left no state make way."""
+        """Return the folder to make lists in, and search it too; lists there of a run without a state are renamed."""
         if not self.is_main and self.temporary is None:
             self.temporary = tempfile.TemporaryDirectory(prefix="lists-")
             self.made = Path(self.temporary.name)
@@ -109,22 +109,22 @@ def open_list(
     lists: ListFolders, name: str, index: FileIndex, *, make: Callable[[Path], None], split: str = "train",
     what: str = "images", within: str = "", clean: Names = keep_names,
 ) -> ListedFiles:  # fmt: skip
-    """A list, made where there is none, and the files that it names.
+    """Read a list, or make it if there is none, and look up its files.
 
-    Both are counted on stderr, and what is left over is named.
+    Names and files are counted on stderr, and those without a match are named.
 
     Args:
         lists: where lists are.
         name: the data set.
         index: the files.
-        make: makes what lists are missing, in a folder.
+        make: writes the missing lists of the data set into a folder.
         split: ``'train'``, ``'valid'`` or ``'test'``.
-        what: the files are.
-        within: only files whose names begin so are expected to be listed.
-        clean: what makes the names of the list those of the index.
+        what: what the files are, for messages.
+        within: only files whose names begin with this are expected in a list.
+        clean: converts names of the list to names of the index.
 
     Raises:
-        UserError: the list cannot be read, or is not made of this data.
+        UserError: the list cannot be read or made.
     """
     listed = lists.read(name, split, index, clean)
     if listed is None:
@@ -143,7 +143,7 @@ def open_list(
 
 
 def listed_side(listed: ListedFiles) -> Side:
-    """What a line tells of a list's names."""
+    """Return how many names of a list have a file, for a message."""
     return Side(len(listed.names), "names", "in --data", "not", listed.absent())
 
 

@@ -1,4 +1,4 @@
-"""Lists of names, one a line: which images or scans pre-train, in which order."""
+"""Reading and writing of lists of names, one per line, whose order decides which samples pre-train."""
 
 import codecs
 import re
@@ -17,23 +17,23 @@ from utils.notes import note
 from utils.seeding import seed_of
 
 NEWLINE, SPACE, TAB = 10, 32, 9
-# Lists are parsed so many bytes at a time, which bounds the memory that takes.
+# Bytes of a list that are parsed at a time, which limits the memory needed.
 PORTION = 1 << 22
-# Windows and old Macintosh line ends made plain, and the rarer ASCII blanks.
-PLAIN = {b"\r": b"\n", b"\x0b": b" ", b"\x0c": b" "}
-# No blanks, which end a name, and no bytes that are not UTF-8, which file names may have.
+# Replacements of Windows and old Macintosh line ends and of rare ASCII blanks.
+REPLACED = {b"\r": b"\n", b"\x0b": b" ", b"\x0c": b" "}
+# A name in a list has no blanks, which would end it, and is UTF-8, which file names need not be.
 LISTABLE = re.compile("[^ \t\n\r\x0b\x0c\0\ud800-\udfff]+")
 
 
 def list_path(folder: str | Path, name: str, split: str) -> Path:
-    """Where a list lies, e.g. ``train_val_txt/chest_train.txt``."""
+    """Return the path of a list, e.g. ``train_val_txt/chest_train.txt``."""
     return Path(folder) / f"{name}_{split}.txt"
 
 
 def read_names(path: str | Path) -> NameList:
-    """The names of a list: the first word of each line; what follows (labels) is left.
+    """Read the names of a list: the first word of each line; what follows (labels) is ignored.
 
-    Blank lines, Windows line ends and a byte order mark are taken, repeated names are dropped and counted on stderr.
+    Blank lines, Windows line ends and a byte order mark are accepted; repeated names are dropped and counted on stderr.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8, names nothing, or a name leads out of the data set's folder.
@@ -60,13 +60,13 @@ def read_names(path: str | Path) -> NameList:
 
 
 def _portions(file: IO[bytes]) -> Iterator[bytes]:
-    """The file's whole lines, some megabytes at a time, Windows and old Macintosh line ends made plain."""
+    """Yield the file's whole lines, some megabytes at a time, with line ends and blanks replaced as in REPLACED."""
     rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
     while True:
         block = file.read(PORTION)
         text = rest + block
-        for odd, plain in PLAIN.items():
-            text = text.replace(odd, plain)
+        for old, new in REPLACED.items():
+            text = text.replace(old, new)
         if not block:
             yield text + b"\n"
             return
@@ -77,7 +77,7 @@ def _portions(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _first_words(text: bytes) -> NameList:
-    """The first word of each line that has one; ``text`` ends with a line end."""
+    """Return the first word of each line that has one; ``text`` ends with a line end."""
     if not text.strip():
         return NameList.of([])
     data = np.frombuffer(text, dtype=np.uint8)
@@ -86,18 +86,18 @@ def _first_words(text: bytes) -> NameList:
     line_ends = np.flatnonzero(kinds == NEWLINE)  # among the blanks
     begins = np.concatenate([[0], blanks[line_ends[:-1]] + 1])
     if data[begins].min() <= SPACE or not ((kinds == NEWLINE) | (kinds == SPACE) | (kinds == TAB)).all():
-        # Indented or empty lines, or control characters, which lists hardly have.
+        # Indented or empty lines, or control characters: rare, so that the slow way is good enough.
         lines = (line.split(None, 1) for line in text.split(b"\n"))
         return NameList.of(words[0] for words in lines if words)
     stops = blanks[np.concatenate([[0], line_ends[:-1] + 1])]
-    # Words and what is between them, in turn.
+    # Lengths of words and of what is between them, alternately.
     lengths = np.diff(np.stack([begins, stops], axis=1).ravel(), append=len(data))
     word = np.tile([True, False], len(begins))
     return NameList(data[np.repeat(word, lengths)], np.cumsum(stops - begins))
 
 
 def _first_of_each(values: np.ndarray) -> np.ndarray:
-    """True where a value stands for the first time."""
+    """Return a mask that is True at the first occurrence of each value."""
     ordered = np.sort(values)
     if not (ordered[1:] == ordered[:-1]).any():
         return np.ones(len(values), dtype=bool)
@@ -125,20 +125,20 @@ def _check(names: NameList, path: Path) -> None:
 
 
 def cut_list(names: NameList, ratio: float) -> tuple[NameList, NameList]:
-    """The first int(ratio · n) names, which pre-train, and the rest, for fine-tuning."""
+    """Cut names into the first int(ratio · n), for pre-training, and the rest, for fine-tuning."""
     k = int(ratio * len(names))
     return names.slice(0, k), names.slice(k, len(names))
 
 
 def fingerprint(names: NameList) -> str:
-    """A short hash of the names and their order, for ``run.json`` and for resuming."""
+    """Return a short hash of the names and their order, for ``run.json`` and for resuming."""
     return fingerprint_of(names.buffer, names.ends)
 
 
 def seeded_order(names: Iterable[str], seed: int) -> list[str]:
-    """Names in an order that depends on the seed and on the names alone, not on the file system.
+    """Sort names in an order that depends only on the seed and the names, not on the file system.
 
-    Names that no list can hold, with blanks or not in UTF-8, are left out and counted on stderr.
+    Names that a list cannot hold, with blanks or not in UTF-8, are left out and counted on stderr.
     """
     names = list(names)
     listable = [name for name in names if LISTABLE.fullmatch(name)]
@@ -149,7 +149,7 @@ def seeded_order(names: Iterable[str], seed: int) -> list[str]:
 
 
 def write_list_once(path: Path, lines: Iterable[str], *, source: str) -> None:
-    """Keep a list that was made, and say so; one that is there already is left as it is.
+    """Write a list and report it on stderr; a list that exists is left as it is.
 
     Raises:
         UserError: the folder cannot be written.

@@ -469,7 +469,7 @@ def test_missing_labels_and_packages_are_one_line_at_the_start(nih, tmp_path, mo
     every, bare, out = ["--probe_every", 1], ["--lists", tmp_path / "bare"], tmp_path / "out"
     for options, message in (
         ([*pretraining(nih, out), *every, *bare], "--probe_every: "),
-        ([*probing(nih, out, nih / "lists"), *bare], "can pre-train and no more"),
+        ([*probing(nih, out, nih / "lists"), *bare], "is for pre-training only"),
         ([*probing(nih, out, nih / "lists"), "--weight", tmp_path / "no.pt"], "expected a checkpoint file"),
     ):
         status, error = run(monkeypatch, capsys, *options)
