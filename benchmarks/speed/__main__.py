@@ -1,4 +1,4 @@
-"""Measure every stage of the program beside its yardstick, in the same run: a table, JSON and a chart.
+"""Measure every stage of the program and its yardstick in the same run, and write a table, JSON and a chart.
 
 python -m benchmarks.speed [--only STAGE ...] [--repeats N] [--out DIR] [--quick]
 """
@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.speed import gpu, images, loader, preprocess, startup, step, views2d, views3d
-from benchmarks.speed.figures import BenchmarkSettings, Result
 from benchmarks.speed.report import CHART_FILE, JSON_FILE, describe_machine, draw_chart, table, write_json
+from benchmarks.speed.results import BenchmarkSettings, Result
 from utils.arguments import OneLineParser, number
 from utils.errors import UserError, run_command
 
-# One thread in the libraries that NumPy loads; the stages that use all cores say so to torch.
+# One thread in the numerical libraries; stages that use all cores set torch's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 STAGES: dict[str, Callable[[BenchmarkSettings], list[Result]]] = {
@@ -29,20 +29,20 @@ REPEATS = 7
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options typed; a wrong one ends the program with one line and status 2."""
+    """Parse the options; a wrong one ends the program with one line and status 2."""
     parser = OneLineParser(
         prog="python -m benchmarks.speed",
         description="Measure every stage of the program beside its yardstick. Takes minutes.",
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=STAGES, metavar="STAGE", help=f"some of {', '.join(STAGES)}")
-    parser.add_argument("--repeats", type=number(int, 1, 1000), default=REPEATS, help="of which the median counts")
+    parser.add_argument("--repeats", type=number(int, 1, 1000), default=REPEATS, help="of which the median is reported")
     parser.add_argument("--out", default="runs/benchmarks", help=f"folder for {JSON_FILE} and {CHART_FILE}")
-    parser.add_argument("--quick", action="store_true", help="tiny inputs, to see that it runs; figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny inputs, to test that it runs; not for timings")
     return parser.parse_args(arguments)
 
 
 def measure(stages: Sequence[str], *, repeats: int, quick: bool) -> list[Result]:
-    """The figures of the stages, each in a folder of its own that goes afterwards."""
+    """Measure the stages, each in a temporary folder of its own."""
     results: list[Result] = []
     for name in stages:
         began = time.perf_counter()
@@ -53,7 +53,7 @@ def measure(stages: Sequence[str], *, repeats: int, quick: bool) -> list[Result]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, then tell."""
+    """Measure, then print the table and write JSON and chart; returns the exit status."""
     options = parse_arguments(arguments)
     out = Path(options.out)
     try:

@@ -1,4 +1,4 @@
-"""The training loop on a GPU: files to steps, beside steps on a synthetic batch that is on the device already."""
+"""Measure the training loop on a GPU: steps on files, compared with steps on a synthetic batch on the device."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result, Skipped
 from benchmarks.speed.images import write_images
 from benchmarks.speed.loader import repeated
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result, Skipped
 from benchmarks.speed.timing import medians
 from benchmarks.speed.training import EPOCH, GFLOP, build_views, make_trainer, sizes_of
 from benchmarks.speed.views3d import QUICK_SHAPE, SHAPE, write_crops
@@ -25,20 +25,20 @@ from utils.seeding import torch_generator
 BATCHES, QUICK_BATCH = {2: 64, 3: 32}, 2  # as published
 STEPS, QUICK_STEPS = 40, 2
 WORKERS, QUICK_WORKERS = 16, 1
-# 2D images a second and 3D pairs a second that one H200 with 16 cores should reach.
+# Target rates of one H200 with 16 cores: 2D images per second and 3D pairs per second.
 RATES = {2: 2000, 3: 250}
 MATRIX, QUICK_MATRIX = 8192, 64
-MOST_VIEWS, MOST_WAITING = 0.10, 0.05
+MAX_VIEWS_SHARE, MAX_WAITING_SHARE = 0.10, 0.05
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that was asked of a GPU is done."""
+    """Wait until a GPU has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_on(device: torch.device, action: Callable[[], Any]) -> float:
-    """Seconds until the device has done an action."""
+    """Seconds until the device has finished an action."""
     wait_for(device)
     began = time.perf_counter()
     action()
@@ -47,14 +47,14 @@ def seconds_on(device: torch.device, action: Callable[[], Any]) -> float:
 
 
 def matrix_tflops(device: torch.device, size: int) -> float:
-    """The rate of multiplying square bf16 matrices, 10^12 operations a second."""
+    """Rate of multiplying square bf16 matrices, in 10^12 operations per second."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     (seconds,) = medians(lambda: seconds_on(device, lambda: [a @ b for _ in range(10)]), repeats=5)
     return 10 * 2 * size**3 / seconds / 1e12
 
 
 def make_dataset(d: int, settings: BenchmarkSettings, samples: int) -> ImageFiles | CropFiles:
-    """Files enough for an epoch of ``samples``, most of them the same."""
+    """Write files and repeat them to an epoch of ``samples``."""
     if d == 2:
         files = write_images(settings)
         return repeated(files, -(-samples // len(files)))
@@ -64,7 +64,7 @@ def make_dataset(d: int, settings: BenchmarkSettings, samples: int) -> ImageFile
 
 
 class Loop:
-    """The loop of one dimension on one device, and what its parts take."""
+    """The training loop of one dimension on one device, with actions to be timed."""
 
     def __init__(self, d: int, device: torch.device, settings: BenchmarkSettings) -> None:
         quick = settings.quick
@@ -78,8 +78,8 @@ class Loop:
         )  # fmt: skip
         self.raw = to_device(next(self.loader.batches(EPOCH)), device)
         self.trainer = self._trainer(d, settings, self.views)
-        made = self.make_views()
-        self.bare = self._trainer(d, settings, lambda batch, generator: made)
+        fixed_views = self.make_views()
+        self.trainer_without_views = self._trainer(d, settings, lambda batch, generator: fixed_views)
         self.numbers, self.waited = count(), 0.0
 
     def _trainer(self, d: int, settings: BenchmarkSettings, views: Any) -> Trainer:
@@ -88,17 +88,17 @@ class Loop:
         return trainer
 
     def make_views(self) -> Views:
-        """The views of the batch on the device."""
+        """Make the views of the batch on the device."""
         with torch.no_grad():
             return self.views(self.raw, torch_generator("benchmark", device=self.device))
 
     def synthetic(self, trainer: Trainer) -> None:
-        """An epoch's steps on the batch on the device."""
+        """Run an epoch's steps on the batch on the device."""
         for _ in range(self.steps):
             trainer.train_step(self.raw, EPOCH, next(self.numbers))
 
     def real(self) -> None:
-        """An epoch's steps on files."""
+        """Run an epoch's steps on files."""
         self.waited = 0.0
         for batch, waited in prefetch(self._epoch(), self.device):
             self.trainer.train_step(batch, EPOCH, next(self.numbers))
@@ -112,7 +112,7 @@ class Loop:
 
 
 def measure_loop(d: int, device: torch.device, settings: BenchmarkSettings) -> list[Result]:
-    """One dimension: rate, share of the views and of waiting, memory, share of the matrix rate."""
+    """Measure one dimension: time per sample, shares of views and of waiting, memory, share of the matrix rate."""
     loop = Loop(d, device, settings)
     samples = loop.steps * loop.batch
     waits: list[float] = []
@@ -122,8 +122,8 @@ def measure_loop(d: int, device: torch.device, settings: BenchmarkSettings) -> l
         waits.append(loop.waited / seconds)
         return seconds
 
-    bare_s, synthetic_s, real_s, views_s = medians(
-        lambda: seconds_on(device, lambda: loop.synthetic(loop.bare)),
+    without_views_s, synthetic_s, real_s, views_s = medians(
+        lambda: seconds_on(device, lambda: loop.synthetic(loop.trainer_without_views)),
         lambda: seconds_on(device, lambda: loop.synthetic(loop.trainer)),
         real,
         lambda: seconds_on(device, lambda: [loop.make_views() for _ in range(loop.steps)]),
@@ -135,23 +135,23 @@ def measure_loop(d: int, device: torch.device, settings: BenchmarkSettings) -> l
     results: list[Result] = [
         Measurement("gpu", f"{d}D sample, from files", "ms", real_s * per_sample, "synthetic batch on the device",
                synthetic_s * per_sample, at_most=1.05),
-        Measurement("gpu", f"{d}D sample, from files, as the rate asked for", "ms", real_s * per_sample,
+        Measurement("gpu", f"{d}D sample, from files, compared with the target rate", "ms", real_s * per_sample,
                at_most=1000 / RATES[d]),
-        Measurement("gpu", f"{d}D step on views made before", "ms", 1000 * bare_s / loop.steps),
-        Measurement("gpu", f"{d}D views, share of a step", "", views_s / synthetic_s, at_most=MOST_VIEWS),
-        Measurement("gpu", f"{d}D waiting for data, share of a step", "", max(waits), at_most=MOST_WAITING),
-        Measurement("gpu", f"{d}D rate of the chip for matrices, over that of a step", "", tflops / achieved),
+        Measurement("gpu", f"{d}D step on precomputed views", "ms", 1000 * without_views_s / loop.steps),
+        Measurement("gpu", f"{d}D views, share of a step", "", views_s / synthetic_s, at_most=MAX_VIEWS_SHARE),
+        Measurement("gpu", f"{d}D waiting for data, share of a step", "", max(waits), at_most=MAX_WAITING_SHARE),
+        Measurement("gpu", f"{d}D rate of matrix products divided by that of a step", "", tflops / achieved),
     ]  # fmt: skip
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 1e9
-        results.append(Measurement("gpu", f"{d}D peak memory of the GPU, {loop.batch} samples a step", "GB", peak))
+        results.append(Measurement("gpu", f"{d}D peak GPU memory, {loop.batch} samples per step", "GB", peak))
     return results
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """2D and 3D on the first GPU."""
+    """Measure 2D and 3D on the first GPU."""
     if not torch.cuda.is_available():
-        return [Skipped("gpu", "the loop on files beside synthetic batches on the device", "there is no GPU here")]
+        return [Skipped("gpu", "the loop on files beside synthetic batches on the device", "this machine has no GPU")]
     device, results = torch.device("cuda", 0), []
     for d in (2, 3):
         torch.cuda.reset_peak_memory_stats(device)

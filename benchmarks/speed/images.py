@@ -1,12 +1,12 @@
-"""What a loader worker does for an image, beside Pillow's decoding of it."""
+"""Measure a loader worker's time per image, compared with Pillow's decoding."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.made_up import write_xrays
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.timing import core_ms_of, medians, threads
 from data.datasets.image_cache import CachedImages
 from data.datasets.images import ImageFiles
@@ -17,14 +17,14 @@ BATCH, QUICK_BATCH = 64, 2  # as published
 
 
 def decode(paths: Sequence[Path]) -> None:
-    """Pillow's decoding alone: no conversion, no copy."""
+    """Decode images with Pillow, without conversion or copy."""
     for path in paths:
         with Image.open(path) as image:
             image.load()
 
 
 def load_batch(dataset: ImageFiles) -> Callable[[], None]:
-    """What workers do for one batch of all images."""
+    """Return an action that loads one batch of all images as workers do."""
 
     def load() -> None:
         dataset.collate([dataset[i] for i in range(len(dataset))])
@@ -33,19 +33,19 @@ def load_batch(dataset: ImageFiles) -> Callable[[], None]:
 
 
 def write_images(settings: BenchmarkSettings) -> ImageFiles:
-    """A batch of images."""
+    """Write a batch of images."""
     side, batch = (QUICK_SIDE, QUICK_BATCH) if settings.quick else (SIDE, BATCH)
     return write_xrays(settings.folder / "images", batch, side)
 
 
 def cache_of(files: ImageFiles, settings: BenchmarkSettings) -> CachedImages:
-    """The same images in a cache."""
+    """Cache the images."""
     size = QUICK_CACHE_SIDE if settings.quick else CACHE_SIDE
     return CachedImages(files, settings.folder / "cache", size=size).fill(workers=0)
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """A worker's share of an image, from files and from a cache."""
+    """Measure a worker's time per image, from files and from a cache."""
     files = write_images(settings)
     cached = cache_of(files, settings)
     paths = [files.path(i) for i in range(len(files))]

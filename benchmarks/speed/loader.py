@@ -1,11 +1,11 @@
-"""Images through the loader with two workers, beside what Pillow's decoding alone would take two cores."""
+"""Measure the loader with two workers, compared with Pillow's decoding on two cores."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.images import cache_of, decode, write_images
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.timing import Timing, medians, seconds_of, threads
 from data.catalog.names import NameList
 from data.datasets.images import ImageFiles
@@ -16,12 +16,12 @@ BATCHES, QUICK_BATCHES = 16, 2
 
 
 def repeated(files: ImageFiles, times: int) -> ImageFiles:
-    """A data set in which every file is there ``times``."""
+    """Repeat every file of a data set ``times`` times."""
     return ImageFiles(files.folders, NameList.of(list(files.names) * times), np.tile(files.folder_of, times))
 
 
 def epoch_of(dataset: ImageFiles, batch_size: int) -> Callable[[], None]:
-    """One epoch; the workers live on from one to the next."""
+    """Return an action that loads one epoch; the workers persist between epochs."""
     loader = Loader(dataset, batch_size=batch_size, workers=WORKERS, seed=0)
 
     def run() -> None:
@@ -32,7 +32,7 @@ def epoch_of(dataset: ImageFiles, batch_size: int) -> Callable[[], None]:
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """From files and from a cache."""
+    """Measure loading from files and from a cache."""
     few = write_images(settings)
     files = repeated(few, QUICK_BATCHES if settings.quick else BATCHES)
     cached = cache_of(files, settings)

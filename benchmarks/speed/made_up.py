@@ -1,4 +1,4 @@
-"""Files to measure on: a chest CT and chest X-rays of any size, and crops. Nobody's data."""
+"""Write phantom files to measure on: chest CT scans and chest X-rays of any size."""
 
 import os
 from pathlib import Path
@@ -16,9 +16,9 @@ NOISE = 30  # HU
 
 
 def write_scans(folder: Path, count: int, *, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> None:
-    """``count`` scans in ``subset0/``: one phantom stretched to ``size`` voxels (x y z), under as many names.
+    """Write one phantom of ``size`` voxels (x y z) under ``count`` names in ``subset0/``; ``spacing`` in mm.
 
-    Preprocessing draws by the name, so that each name gives other crops.
+    Preprocessing draws by the scan's name, so that each name gives different crops.
     """
     rng = np.random.default_rng(0)
     phantom = sitk.GetImageFromArray(draw_ct(rng, with_nodules=True).hu)
@@ -40,7 +40,7 @@ def write_scans(folder: Path, count: int, *, size: tuple[int, int, int], spacing
 
 
 def write_xrays(folder: Path, count: int, side: int) -> ImageFiles:
-    """``count`` grey 8-bit PNGs, ``side``² pixels, and the data set of them."""
+    """Write ``count`` grey 8-bit PNGs of ``side``² pixels and return their data set."""
     folder.mkdir(parents=True)
     for i in range(count):
         xray = draw_xray(np.random.default_rng(i), height=side, width=side)

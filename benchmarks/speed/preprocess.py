@@ -1,6 +1,6 @@
-"""luna_preprocess.py as a whole, beside SimpleITK's reading and resampling of the same scan.
+"""Measure luna_preprocess.py as a whole, compared with SimpleITK's reading and resampling of the same scan.
 
-python -m benchmarks.speed.preprocess SCAN    the yardstick: seconds that reading and resampling take
+python -m benchmarks.speed.preprocess SCAN    print the yardstick: seconds of reading and resampling
 """
 
 import shutil
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.made_up import write_scans
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.timing import Run, medians, run_program
 
 SIZE, SPACING = (512, 512, 260), (0.7, 0.7, 1.25)  # voxels and mm, x y z
 QUICK_SIZE, QUICK_SPACING = (120, 110, 60), (1.5, 1.3, 2.0)
 PAIRS, QUICK_PAIRS = 16, 2
-# Enough that starting the workers, half a second for a whole data set, does not count.
+# Enough scans to make the start of the workers, half a second, negligible.
 SCANS, QUICK_SCANS = 16, 2
 
 
@@ -35,7 +35,7 @@ def read_and_resample(path: str) -> float:
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """Whole process, its memory, and two workers beside one."""
+    """Measure the whole process, its memory, and two workers compared with one."""
     quick = settings.quick
     size, spacing = (QUICK_SIZE, QUICK_SPACING) if quick else (SIZE, SPACING)
     pairs, scans = (QUICK_PAIRS, QUICK_SCANS) if quick else (PAIRS, SCANS)

@@ -1,4 +1,4 @@
-"""A run's figures as a table, as JSON and as a chart."""
+"""Report measurements as a table, as JSON and as a chart."""
 
 import json
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.figures import Measurement, Result, Skipped
+from benchmarks.speed.results import Measurement, Result, Skipped
 from utils.atomic import whole_file
 from utils.cores import available_cores
 from utils.provenance import describe_program
@@ -18,7 +18,7 @@ MARKS = {True: "met", False: "missed", None: ""}
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Describe the machine and the program versions."""
     return {
         "processor": _processor(),
         "cores": available_cores(),
@@ -37,7 +37,7 @@ def _processor() -> str:
 
 
 def write_json(path: Path, results: Sequence[Result], about: dict[str, Any]) -> None:
-    """All figures with their ratios, what was skipped, and what they were measured on."""
+    """Write all measurements with their ratios, those skipped, and ``about`` the run."""
     figures = [{**r._asdict(), "faster": r.faster, "met": r.met} for r in results if isinstance(r, Measurement)]
     skipped = [r._asdict() for r in results if isinstance(r, Skipped)]
     with whole_file(path, "w") as file:
@@ -46,7 +46,7 @@ def write_json(path: Path, results: Sequence[Result], about: dict[str, Any]) -> 
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown, one line a figure."""
+    """Format a Markdown table, one line per measurement, and a line for each one skipped."""
     head = [("stage", "", "ours", "yardstick", "", "ratio", "target", ""), ("---",) * 8]
     rows = [_row(result) for result in results if isinstance(result, Measurement)]
     left_out = [f"{r.stage}: {r.what}: not measured, {r.why}" for r in results if isinstance(r, Skipped)]
@@ -67,7 +67,7 @@ def _row(f: Measurement) -> tuple[str, ...]:
 
 
 def draw_chart(path: Path, results: Sequence[Result]) -> bool:
-    """Bars of how many times as fast as its yardstick each figure is, with its target; False without matplotlib."""
+    """Draw each measurement's speed relative to its yardstick, with its target; returns False without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,6 +1,6 @@
-"""The start of main.py with millions of names, and what loader workers keep from epoch to epoch.
+"""Measure the start of main.py with millions of names, and the memory of loader workers over epochs.
 
-python -m benchmarks.speed.startup LIST    what one start takes: seconds and GB, as JSON
+python -m benchmarks.speed.startup LIST    print seconds and GB of one start as JSON
 """
 
 import json
@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.made_up import write_xrays
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.timing import medians, memory_gb, run_program
 from data.catalog.file_index import FileIndex
 from data.catalog.lists import read_names
@@ -21,26 +21,26 @@ from data.loader import Loader
 
 NAMES, QUICK_NAMES = 10_000_000, 1000
 LABELS = " 0" * 14
-AT_ONCE = 100_000
-# Of the loader that is watched: its names, batches of so many, and epochs.
-WATCHED, QUICK_WATCHED, BATCH, EPOCHS = 200_000, 200, 1000, 8
-# What allocators keep for the next time, an arena of 1 MB or more at once, has reached its size after so many.
+LINES_AT_A_TIME = 100_000
+# The loader whose workers' memory is measured: names, batch size and epochs.
+LOADER_NAMES, QUICK_LOADER_NAMES, BATCH, EPOCHS = 200_000, 200, 1000, 8
+# Epochs after which the memory kept by allocators, in arenas of 1 MB or more, no longer grows.
 SETTLED = 6
 SIDE = 32
 
 
 def write_list(path: Path, names: int) -> None:
-    """A list as the published ones: ``00000042_003.png 0 0 0 ...``."""
+    """Write a list in the published format: ``00000042_003.png 0 0 0 ...``."""
     with open(path, "w") as file:
-        for start in range(0, names, AT_ONCE):
-            numbers = range(start, min(start + AT_ONCE, names))
+        for start in range(0, names, LINES_AT_A_TIME):
+            numbers = range(start, min(start + LINES_AT_A_TIME, names))
             file.write("".join(f"{i:08d}_{i % 13:03d}.png{LABELS}\n" for i in numbers))
 
 
 def start(path: Path) -> dict[str, float]:
-    """From the interpreter's first import to the first keys of an epoch, every listed file taken for found.
+    """Measure from the first import to the first keys of an epoch: seconds and GB.
 
-    Not made are the files themselves: how long a folder of so many takes to be listed is the file system's affair.
+    Every listed file counts as found; none is written, since the time to list them depends on the file system.
     """
     began = time.perf_counter()
     import main  # noqa: F401, what every start imports
@@ -58,8 +58,8 @@ def start(path: Path) -> dict[str, float]:
     return {"import": imported - began, "list": ended - imported, "gb": memory_gb("self", "VmHWM")}
 
 
-class FewFiles(ImageFiles):
-    """Many names that all lead to few files."""
+class RepeatedFiles(ImageFiles):
+    """Many names for a few files."""
 
     def __init__(self, files: ImageFiles, names: NameList) -> None:
         super().__init__(files.folders, names, files.folder_of)
@@ -70,36 +70,36 @@ class FewFiles(ImageFiles):
         return self.files.path(index % len(self.files))
 
 
-class Held(NamedTuple):
-    """What the largest loader worker holds, MB."""
+class WorkerMemory(NamedTuple):
+    """Memory of the largest loader worker, MB."""
 
     own: float
-    """Pages that it shares with no other process, after the last epoch."""
+    """Pages not shared with another process, after the last epoch."""
     growth: float
-    """By how much its memory grew from the epochs in which it settled to the last one."""
+    """Growth after the first ``SETTLED`` epochs."""
 
 
-def worker_memory(settings: BenchmarkSettings) -> Held:
-    """Some epochs of a loader over many names.
+def worker_memory(settings: BenchmarkSettings) -> WorkerMemory:
+    """Measure the memory of loader workers over some epochs with many names.
 
-    Growth is that of all anonymous pages: a page shared with the main process becomes the worker's own as soon as the
-    main process writes to it, without any doing of the worker's.
+    Growth includes all anonymous pages, since a page shared with the main process becomes the worker's own when the
+    main process writes to it.
     """
     files = write_xrays(settings.folder / "images", 4, SIDE)
-    names = NameList.of(f"{i:08d}.png" for i in range(QUICK_WATCHED if settings.quick else WATCHED))
+    names = NameList.of(f"{i:08d}.png" for i in range(QUICK_LOADER_NAMES if settings.quick else LOADER_NAMES))
     batch = len(names) // 4 if settings.quick else BATCH
-    loader = Loader(FewFiles(files, names), batch_size=batch, workers=2, seed=0)
-    held = []
+    loader = Loader(RepeatedFiles(files, names), batch_size=batch, workers=2, seed=0)
+    used = []
     for epoch in range(EPOCHS):
         for _ in loader.batches(epoch):
             pass
-        held.append([1000 * memory_gb(worker.pid, "RssAnon") for worker in _workers(loader)])
-    growth = max(last - settled for settled, last in zip(held[SETTLED - 1], held[-1], strict=True))
-    return Held(max(own_memory(worker.pid) for worker in _workers(loader)), growth)
+        used.append([1000 * memory_gb(worker.pid, "RssAnon") for worker in _workers(loader)])
+    growth = max(last - settled for settled, last in zip(used[SETTLED - 1], used[-1], strict=True))
+    return WorkerMemory(max(own_memory(worker.pid) for worker in _workers(loader)), growth)
 
 
 def own_memory(pid: int) -> float:
-    """MB that a process shares with no other."""
+    """Memory of a process not shared with another, MB."""
     return 1000 * sum(memory_gb(pid, field, "smaps_rollup") for field in ("Private_Dirty", "Private_Clean"))
 
 
@@ -108,7 +108,7 @@ def _workers(loader: Loader) -> Any:
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """Seconds and memory of a start, and what workers grow by."""
+    """Measure time and memory of a start, and the growth of workers."""
     names = QUICK_NAMES if settings.quick else NAMES
     path = settings.folder / "list.txt"
     write_list(path, names)
@@ -120,15 +120,15 @@ def measure(settings: BenchmarkSettings) -> list[Result]:
 
     (seconds,) = medians(one, repeats=min(3, settings.repeats))
     imports = statistics.median(run["import"] for run in runs)
-    held = worker_memory(settings)
+    memory = worker_memory(settings)
     what = f"start with a list of {names:,} names"
     return [
         Measurement("startup", what, "s", seconds, at_most=10),
         Measurement("startup", "of which imports", "s", imports),
         Measurement("startup", f"{what}, memory", "GB", max(run["gb"] for run in runs), at_most=2),
-        Measurement("startup", f"a loader worker's own memory after {EPOCHS} epochs", "MB", held.own),
-        # An allocator's luck is some 100 kB.
-        Measurement("startup", f"what it grew by after the first {SETTLED}", "MB", held.growth, at_most=1),
+        Measurement("startup", f"a loader worker's own memory after {EPOCHS} epochs", "MB", memory.own),
+        # Allocators vary by about 100 kB.
+        Measurement("startup", f"its growth after the first {SETTLED}", "MB", memory.growth, at_most=1),
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""One training step on the CPU, beside a plain step: the same network and loss with nothing done for speed."""
+"""Measure one training step on the CPU, compared with a plain step: the same network and loss without optimisation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result, Skipped
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result, Skipped
 from benchmarks.speed.timing import medians, seconds_of, threads
 from benchmarks.speed.training import EPOCH, N_LOCAL, build_network, make_trainer, random_views, sizes_of
 from engine.precision import cpu_has_bf16
@@ -21,8 +21,8 @@ BATCHES = {2: 8, 3: 2}
 QUICK_BATCH = 2
 CPU = torch.device("cpu")
 # A 3D step takes half a minute.
-MOST_REPEATS = 3
-# A decoder stage one layer after the other, as published.
+MAX_REPEATS = 3
+# A decoder stage computed layer by layer, as published.
 PLAIN_DECODE: dict[int, Callable[[Any, Tensor], Tensor]] = {
     2: lambda stage, x: stage.conv2(stage.conv1(F.interpolate(x, scale_factor=2, mode="nearest"))),
     3: lambda stage, x: stage.ops(stage.up_conv(x)),
@@ -30,7 +30,7 @@ PLAIN_DECODE: dict[int, Callable[[Any, Tensor], Tensor]] = {
 
 
 def plain_step(d: int, views: Views) -> Callable[[], None]:
-    """Three full forward passes with restoration everywhere, default memory format, float32, ordinary SGD."""
+    """Return a plain step: three full forward passes with restoration, default memory format, float32, plain SGD."""
     model = build_network(d).train()
     for stage in model.stages:
         stage.decode = partial(PLAIN_DECODE[d], stage)  # type: ignore[method-assign]
@@ -51,7 +51,7 @@ def plain_step(d: int, views: Views) -> Callable[[], None]:
 
 
 def our_step(d: int, views: Views, settings: BenchmarkSettings, *, amp: bool) -> Callable[[], None]:
-    """A step of the training loop, on the same views."""
+    """Return a step of the training loop on the same views."""
     trainer = make_trainer(d, CPU, settings.folder, lambda batch, generator: views, amp=amp)
     batch, steps = (views.global1,), count()
     trainer.check_half_precision(batch)
@@ -59,9 +59,9 @@ def our_step(d: int, views: Views, settings: BenchmarkSettings, *, amp: bool) ->
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """2D and 3D, float32 and, where the CPU has it, bf16; on all cores."""
+    """Measure 2D and 3D in float32 and, where the CPU has it, bf16, on all cores."""
     results: list[Result] = []
-    repeats = min(MOST_REPEATS, settings.repeats)
+    repeats = min(MAX_REPEATS, settings.repeats)
     with threads(torch.get_num_threads() if settings.quick else torch.multiprocessing.cpu_count()):
         for d, batch in BATCHES.items():
             batch = QUICK_BATCH if settings.quick else batch

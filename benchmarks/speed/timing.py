@@ -1,4 +1,4 @@
-"""Clocks: medians of measurements that take turns, and programs measured from outside."""
+"""Time actions and programs: medians of interleaved measurements, and time and memory of child processes."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ Timing = Callable[[], float]
 
 
 def medians(*measurements: Timing, repeats: int, warm_up: bool = True) -> list[float]:
-    """The median of each measurement; they take turns, so that whatever else the machine does meets all of them.
+    """Return the median of each measurement; they alternate, so that other load on the machine affects all of them.
 
     Args:
-        measurements: each does something and returns a number.
-        repeats: how often each counts.
-        warm_up: whether each is done once before, which does not count.
+        measurements: functions that return a number.
+        repeats: how many times each is run.
+        warm_up: whether each is run once more before, without counting.
     """
     if warm_up:
         for measurement in measurements:
@@ -37,7 +37,7 @@ def medians(*measurements: Timing, repeats: int, warm_up: bool = True) -> list[f
 
 
 def seconds_of(action: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> Timing:
-    """Seconds that an action takes on the wall."""
+    """Return a measurement of an action's seconds, by default of wall-clock time."""
 
     def measure() -> float:
         start = clock()
@@ -48,14 +48,14 @@ def seconds_of(action: Callable[[], Any], clock: Callable[[], float] = time.perf
 
 
 def core_ms_of(action: Callable[[], Any], samples: int) -> Timing:
-    """Milliseconds of a core, summed over threads, that an action takes for each of its samples."""
+    """Return a measurement of an action's CPU milliseconds per sample, summed over threads."""
     seconds = seconds_of(action, time.process_time)
     return lambda: 1000 * seconds() / samples
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """``n`` threads for torch and SimpleITK, as loader workers have one."""
+    """Use ``n`` threads in torch and SimpleITK; loader workers have one."""
     import SimpleITK as sitk
     import torch
 
@@ -70,11 +70,11 @@ def threads(n: int) -> Iterator[None]:
 
 
 class Run(NamedTuple):
-    """A program that ended well."""
+    """A program that ended with status 0."""
 
     seconds: float
     peak_gb: float
-    """The most memory that it held at once, its children not counted."""
+    """Peak memory in GB, without its child processes."""
     output: str
 
 
@@ -84,7 +84,7 @@ def run_program(arguments: Sequence[str | Path]) -> Run:
     Raises:
         UserError: the program failed.
     """
-    # Unbuffered, or what was printed first comes last, behind the reason of a failure.
+    # Unbuffered, so that stdout and stderr stay in order and the reason of a failure comes last.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as output:
@@ -95,16 +95,15 @@ def run_program(arguments: Sequence[str | Path]) -> Run:
         output.seek(0)
         text = output.read()
     if process.returncode:
-        reason = (text.strip() or "no word").rpartition("\n")[2]
+        reason = (text.strip() or "no output").rpartition("\n")[2]
         raise UserError(f"{' '.join(command)} ended with status {process.returncode}: {reason}")
     return Run(seconds, peak, text)
 
 
 def _watch(process: subprocess.Popen) -> float:
-    """Wait for a process; returns the high-water mark of its memory in GB.
+    """Wait for a process; returns its peak memory in GB.
 
-    Read while it runs: what getrusage says of a child afterwards may be the memory of the parent that it was forked
-    from.
+    The memory is read while it runs, since getrusage afterwards may report that of the parent from which it was forked.
     """
     ended, peak = os.pidfd_open(process.pid), 0.0
     try:
@@ -117,7 +116,7 @@ def _watch(process: subprocess.Popen) -> float:
 
 
 def memory_gb(pid: int | str, field: str, file: str = "status") -> float:
-    """One line of ``/proc/PID/status`` or another such file in GB; 0 where there is none."""
+    """Read a field of ``/proc/PID/status`` or a similar file, in GB; 0 where there is none."""
     try:
         found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""The program's own training loop without its records, fed with whatever is to be measured."""
+"""Set up the program's training loop for measurements, without its recorder and state."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ EPOCH = 0
 
 
 class Sizes(NamedTuple):
-    """Shapes of one sample's views: C, and the space of a global and of a local view."""
+    """Shapes of one sample's views: channels, and spatial axes of a global and of a local view, pixels or voxels."""
 
     channels: int
     whole: tuple[int, ...]
@@ -34,8 +34,8 @@ class Sizes(NamedTuple):
 
 SIZES = {2: Sizes(3, (224, 224), (96, 96)), 3: Sizes(1, (64, 64, 32), (16, 16, 16))}
 QUICK_SIZES = {2: Sizes(3, (64, 64), (32, 32)), 3: Sizes(1, (16, 16, 16), (8, 8, 8))}
-# Training FLOPs of one sample at the published sizes and batches, as torch's FlopCounterMode counts those of this
-# program's three passes forward and backward. Layer by layer, with all restorations, they are 77 and 1270.
+# 10^9 operations of training on one sample at the published sizes and batches, counted by torch's FlopCounterMode over
+# this program's three forward and backward passes. Layer by layer with all restorations they are 77 and 1270.
 GFLOP = {2: 57.5, 3: 766.0}
 
 
@@ -45,18 +45,18 @@ def sizes_of(d: int, *, quick: bool) -> Sizes:
 
 
 def build_network(d: int) -> PCRLv2 | PCRLv23d:
-    """The network from random weights, in torch's default memory format."""
+    """Build the network with random weights, in torch's default memory format."""
     torch.manual_seed(0)
     return PCRLv2(encoder_weights=None) if d == 2 else PCRLv23d()
 
 
 def build_views(d: int, sizes: Sizes) -> Views2d | Views3d:
-    """What makes a batch's views."""
+    """Build the recipe that makes a batch's views."""
     return Views2d(global_size=sizes.whole[0], local_size=sizes.local[0], n_local=N_LOCAL) if d == 2 else Views3d()
 
 
 def random_views(sizes: Sizes, batch: int, device: torch.device) -> Views:
-    """Views of normal numbers, with targets in 0..1."""
+    """Draw views of normal random numbers, with targets in 0..1."""
     whole, local = (batch, sizes.channels, *sizes.whole), (batch, N_LOCAL, sizes.channels, *sizes.local)
     generator = torch.Generator(device).manual_seed(0)
     first, second = (torch.randn(whole, generator=generator, device=device) for _ in range(2))
@@ -65,7 +65,7 @@ def random_views(sizes: Sizes, batch: int, device: torch.device) -> Views:
 
 
 class NoBatches:
-    """Batches come from elsewhere."""
+    """A loader without batches, since steps are called one by one."""
 
     steps_per_epoch, batch_size = 1, 1
 
@@ -77,13 +77,13 @@ class NoBatches:
 
 
 def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *, amp: bool) -> Trainer:
-    """The loop as main.py sets it up, its steps to be called one by one.
+    """Build the trainer as main.py does; its steps are called one by one.
 
     Args:
         d: 2 or 3.
-        device: that computes.
-        folder: where nothing is written.
-        views: what makes views of the batches that the steps are given.
+        device: the device of the network.
+        folder: required by the trainer, but nothing is written there.
+        views: makes the views of the batches passed to the steps.
         amp: mixed precision.
     """
     layout = memory_format(d, device)

@@ -1,4 +1,4 @@
-"""Everything before the 2D network, beside the published recipe of torchvision and Pillow."""
+"""Measure loading and views in 2D, compared with the published recipe of torchvision and Pillow."""
 
 import random
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision import transforms as T
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.images import cache_of, write_images
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result
 from benchmarks.speed.timing import core_ms_of, medians, threads
 from data.datasets.images import ImageFiles
 from data.views2d import MEAN, STD, Views2d
 
 N_GLOBAL, N_LOCAL = 2, 6
-SQUARES, SIDE = 3, 32
+SQUARES, SIDE = 3, 32  # side in pixels
 
 
 def cutout(image: Tensor) -> Tensor:
-    """C H W with three squares of side 32 set to 0."""
+    """Set three random squares of side 32 in C H W to 0."""
     height, width = image.shape[1:]
     for _ in range(SQUARES):
         y, x = random.randrange(height), random.randrange(width)
@@ -29,17 +29,17 @@ def cutout(image: Tensor) -> Tensor:
 
 
 def blur(image: Image.Image) -> Image.Image:
-    """Pillow's Gaussian blur, σ U(0.1, 2)."""
+    """Blur with Pillow, σ U(0.1, 2) pixels."""
     return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
 
 
 def spatial(size: int, area: tuple[float, float]) -> Callable[[Image.Image], Image.Image]:
-    """Crop, rotation and flip."""
+    """Compose crop, rotation and flip."""
     return T.Compose([T.RandomResizedCrop(size, scale=area), T.RandomRotation(10), T.RandomHorizontalFlip()])
 
 
 def make_recipe() -> Callable[[Path], list[Tensor]]:
-    """The published recipe for one file, each transform with its own draws: the inputs of all views, and the target."""
+    """Build the published recipe, which maps one file to the inputs of all views and the target."""
     crop_global, crop_local = spatial(224, (0.3, 1.0)), spatial(96, (0.05, 0.3))
     tensor = [T.ToTensor(), T.Normalize(MEAN, STD)]
     jitter = T.ColorJitter(0.4, 0.4, 0.4, 0.4)
@@ -58,7 +58,7 @@ def make_recipe() -> Callable[[Path], list[Tensor]]:
 
 
 def ours_of(dataset: ImageFiles) -> Callable[[], None]:
-    """Files or cache to the views of one batch of all images."""
+    """Return an action that makes the views of one batch of all images, from files or a cache."""
     views, generator = Views2d(n_local=N_LOCAL), torch.Generator().manual_seed(0)
 
     def run() -> None:
@@ -68,7 +68,7 @@ def ours_of(dataset: ImageFiles) -> Callable[[], None]:
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """From files and from a cache."""
+    """Measure loading and views from files and from a cache."""
     files = write_images(settings)
     cached = cache_of(files, settings)
     paths, recipe = [files.path(i) for i in range(len(files))], make_recipe()

@@ -1,4 +1,4 @@
-"""Everything before the 3D network, beside TorchIO's transforms of the published recipe."""
+"""Measure loading and views in 3D, compared with the published recipe of TorchIO's transforms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Result, Skipped
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Result, Skipped
 from benchmarks.speed.timing import core_ms_of, medians, threads
 from data.catalog.names import NameList
 from data.datasets.luna import CropFile, CropFiles
@@ -18,7 +18,7 @@ BATCH, QUICK_BATCH = 8, 2
 
 
 def write_crops(folder: Path, count: int, shape: tuple[int, int, int]) -> CropFiles:
-    """Crop pairs of random voxels in 0..1, as luna_preprocess.py writes them, and the data set of them."""
+    """Write crop pairs of random voxels in 0..1 as luna_preprocess.py does, and return their data set."""
     folder.mkdir(parents=True)
     rng, crops = np.random.default_rng(0), []
     for i in range(count):
@@ -30,7 +30,7 @@ def write_crops(folder: Path, count: int, shape: tuple[int, int, int]) -> CropFi
 
 
 def make_recipe() -> Callable[[CropFile], None]:
-    """The published recipe for one crop pair and its local crops, files to inputs.
+    """Build the published recipe, which maps the files of one crop pair and its local crops to inputs.
 
     Raises:
         ImportError: TorchIO is not installed.
@@ -51,7 +51,7 @@ def make_recipe() -> Callable[[CropFile], None]:
 
 
 def measure(settings: BenchmarkSettings) -> list[Result]:
-    """From files to views."""
+    """Measure loading and views from files."""
     what = "all before the 3D network, a crop pair"
     try:
         recipe = make_recipe()

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.speed import __main__ as program
 from benchmarks.speed import gpu, startup, step, timing, views3d
-from benchmarks.speed.figures import BenchmarkSettings, Measurement, Skipped
 from benchmarks.speed.report import CHART_FILE, JSON_FILE, draw_chart, table
+from benchmarks.speed.results import BenchmarkSettings, Measurement, Skipped
 from utils.errors import UserError
 
 

@@ -1,21 +1,21 @@
-"""What a benchmark gives: figures, each beside its yardstick and its target."""
+"""The settings and results of benchmarks; a result is a measurement with its yardstick and target."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 
 class BenchmarkSettings(NamedTuple):
-    """How a stage is measured."""
+    """Settings for measuring a stage."""
 
     folder: Path
-    """For files that are made up; of the stage alone."""
+    """A temporary folder for the stage's files."""
     repeats: int
     quick: bool
-    """Tiny inputs, to see that everything runs; the figures mean nothing."""
+    """Tiny inputs, to test that everything runs; the numbers mean nothing."""
 
 
 class Measurement(NamedTuple):
-    """One thing measured, in a unit of which less is better, and at most one target."""
+    """One measurement, where less is better, with at most one target."""
 
     stage: str
     what: str
@@ -25,9 +25,9 @@ class Measurement(NamedTuple):
     theirs: float | None = None
     """The yardstick in the same unit, measured in the same run."""
     at_least: float | None = None
-    """How many times as fast as the yardstick ours should be."""
+    """Target: the yardstick divided by ours, at least."""
     at_most: float | None = None
-    """How many times the yardstick ours may be; without a yardstick, how much in its own unit."""
+    """Target: ours divided by the yardstick, at most; without a yardstick, ours in its unit."""
 
     @property
     def faster(self) -> float | None:
@@ -45,7 +45,7 @@ class Measurement(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """One thing not measured, and why."""
+    """A measurement that was not possible, and why."""
 
     stage: str
     what: str
