@@ -1,4 +1,4 @@
-"""Fine-tuning by several processes: they test every sample once, and say what one process says of the same weights."""
+"""Fine-tuning by several processes tests every sample once, with the same results as a single process."""
 
 import csv
 import json
@@ -42,10 +42,10 @@ def numbers_in(results, at=""):
 
 
 def names_to_test(flat, lists):
-    parts = open_segmentation(
+    splits = open_segmentation(
         name="folder", root=flat, lists=ListFolders.at(lists), ratio=0, seed=42, dim=2, crop=(64, 64), classes=2
     )
-    return [case.name for case in parts.test.cases]
+    return [case.name for case in splits.test.cases]
 
 
 def check_alike(one, two):
@@ -59,19 +59,19 @@ def check_alike(one, two):
 
 
 def finetune_together(tmp_path, options):
-    """Two processes into ``two``; (folder of a single process, ``two``, what the first process said)."""
+    """Two processes into ``two``; (folder of a single process, ``two``, what the first process printed)."""
     one, two = tmp_path / "one", tmp_path / "two"
-    statuses, said = run_together(options(two), tmp_path)
-    assert statuses == [0, 0], said
-    first, second = ([line for line in text.splitlines() if not line.startswith("made ")] for text in said)
-    assert any(line.startswith("epoch 0:") for line in first) and not second, "the first process speaks for all"
-    return one, two, said[0]
+    statuses, printed = run_together(options(two), tmp_path)
+    assert statuses == [0, 0], printed
+    first, second = ([line for line in text.splitlines() if not line.startswith("made ")] for text in printed)
+    assert any(line.startswith("epoch 0:") for line in first) and not second, "only the first process prints"
+    return one, two, printed[0]
 
 
 def test_chest(nih, tmp_path, monkeypatch, capsys):
-    one, two, said = finetune_together(tmp_path, lambda output: options_of(nih, output, "chest"))
+    one, two, printed = finetune_together(tmp_path, lambda output: options_of(nih, output, "chest"))
     listed = [line.split()[0] for line in (tmp_path / "lists" / "chest_test.txt").read_text().splitlines()]
-    assert list(rows_of(two)) == listed and said.count("test: mean AUROC") == 1
+    assert list(rows_of(two)) == listed and printed.count("test: mean AUROC") == 1
     resume = ["--resume", two / "state" / "last.pt"]
     status, error = run(monkeypatch, capsys, *options_of(nih, one, "chest"), *resume)
     assert status == 0 and "epoch" not in error.replace("the epoch", ""), error
@@ -79,8 +79,8 @@ def test_chest(nih, tmp_path, monkeypatch, capsys):
 
 
 def test_segmentation(flat, tmp_path, monkeypatch, capsys):
-    one, two, said = finetune_together(tmp_path, lambda output: options_of(flat, output, "folder", "--save_masks"))
-    assert len(rows_of(two)) == 2 and said.count("test: Dice of class_1") == 1
+    one, two, printed = finetune_together(tmp_path, lambda output: options_of(flat, output, "folder", "--save_masks"))
+    assert len(rows_of(two)) == 2 and printed.count("test: Dice of class_1") == 1
     assert sorted(path.stem for path in (two / "masks").iterdir()) == sorted(rows_of(two))
     resume = ["--resume", two / "state" / "last.pt"]
     status, error = run(monkeypatch, capsys, *options_of(flat, one, "folder", "--save_masks"), *resume)
@@ -90,18 +90,18 @@ def test_segmentation(flat, tmp_path, monkeypatch, capsys):
         assert path.read_bytes() == (two / "masks" / path.name).read_bytes()
     again = tmp_path / "again"
     again.mkdir()
-    statuses, said = run_together(options_of(flat, two, "folder", "--save_masks", "--resume", "auto"), again)
-    assert statuses == [0, 0] and said[0].count("not evaluated again") == 1 and not said[1], said
+    statuses, printed = run_together(options_of(flat, two, "folder", "--save_masks", "--resume", "auto"), again)
+    assert statuses == [0, 0] and printed[0].count("not evaluated again") == 1 and not printed[1], printed
 
 
-def test_what_ends_one_process_is_told_once(flat, tmp_path):
+def test_an_error_of_one_process_is_reported_once(flat, tmp_path):
     broken = shutil.copytree(flat, tmp_path / "broken")
     options = options_of(broken, tmp_path / "out", "folder", "--classes", 2)
     first = names_to_test(broken, tmp_path)[0]
     (broken / "images" / f"{first}.png").write_bytes(b"no image")
-    statuses, said = run_together(options, tmp_path)
-    ends = [[line for line in text.splitlines() if line.startswith("main: ")] for text in said]
-    assert statuses == [1, 1] and [len(lines) for lines in ends] == [1, 1], said
+    statuses, printed = run_together(options, tmp_path)
+    ends = [[line for line in text.splitlines() if line.startswith("main: ")] for text in printed]
+    assert statuses == [1, 1] and [len(lines) for lines in ends] == [1, 1], printed
     assert "--max_bad: 1 of 2 samples to evaluate are broken" in ends[0][0] and "larger --max_bad" in ends[0][0]
     message = "another process of this run has ended; see its error message, unless it was killed"
     assert ends[1] == [f"main: UserError: {message}"]
@@ -110,7 +110,7 @@ def test_what_ends_one_process_is_told_once(flat, tmp_path):
 
 @pytest.mark.parametrize(("dim", "shape"), [(2, (2, 3, 64, 32)), (3, (2, 1, 8, 16, 8))])
 def test_every_step_gives_every_parameter_a_gradient(dim, shape):
-    """Which DistributedDataParallel is told, and would fail without."""
+    """DistributedDataParallel relies on it, since it is not asked to find unused parameters."""
     segmenters = [build_segmenter(dim=dim, regions=2, in_channels=shape[1], skips=skips) for skips in (True, False)]
     for model in (build_classifier(dim=dim, classes=3), *segmenters):
         model(torch.rand(shape)).sum().backward()
