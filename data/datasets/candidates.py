@@ -1,4 +1,4 @@
-"""Nodule candidates of LUNA16: cubes cut about points of a table, nodule or false positive."""
+"""Nodule candidates of LUNA16: cubes around the points of a table, each a nodule or a false positive."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,40 +32,40 @@ TABLE = "candidates_V2.csv"
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "class")
 CUBE = (48, 48, 32)
 """Voxels of 1 mm: the largest nodules are some 30 mm; the encoder halves each side three times."""
-# Some 480 false positives to a nodule: an epoch shows every nodule so often, each time moved another way, and as many
-# false positives, other ones in the next epoch.
+# LUNA16 has some 480 false positives per nodule. An epoch has each nodule at most this many times, each time
+# augmented differently, and as many false positives, others in the next epoch.
 REPEATS = 10
 
 
 class Candidates(NamedTuple):
-    """Points, and what they are."""
+    """Points in scans, with their labels."""
 
     scans: list[str]
     """Names of scans."""
-    of_scan: np.ndarray
-    """int, N: the scan of each point."""
+    scan_index: np.ndarray
+    """int, N: which of ``scans`` each point is in."""
     points: np.ndarray
     """float64, N 3: world coordinates x y z, mm."""
     labels: np.ndarray
     """float32, N 1: 1 for a nodule."""
 
-    def of(self, scans: Sequence[str]) -> "Candidates":
-        """Those of some scans."""
+    def in_scans(self, scans: Sequence[str]) -> "Candidates":
+        """Return the candidates in some of the scans."""
         names = set(scans)
-        wanted = np.isin(self.of_scan, [i for i, scan in enumerate(self.scans) if scan in names])
-        return Candidates(self.scans, self.of_scan[wanted], self.points[wanted], self.labels[wanted])
+        wanted = np.isin(self.scan_index, [i for i, scan in enumerate(self.scans) if scan in names])
+        return Candidates(self.scans, self.scan_index[wanted], self.points[wanted], self.labels[wanted])
 
 
 def read_candidates(path: Path) -> Candidates:
-    """The table of candidates.
+    """Read the table of candidates.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or a point is no point; a class is neither 0 nor 1, or
-            a point has both.
+        UserError: it cannot be read or lacks a column; coordinates are not finite numbers, a class is neither 0 nor 1,
+            or a point has both classes.
     """
     rows = read_table(path, COLUMNS)
     names = sorted({row["seriesuid"] for row in rows})
-    place = {name: i for i, name in enumerate(names)}
+    position = {name: i for i, name in enumerate(names)}
     points, labels = np.zeros((len(rows), 3)), np.zeros((len(rows), 1), dtype=np.float32)
     for number, row in enumerate(rows):
         try:
@@ -80,43 +80,43 @@ def read_candidates(path: Path) -> Candidates:
             )
     points_of_rows = ((" ".join(row[column] for column in COLUMNS[:4]), row["class"]) for row in rows)
     unique(points_of_rows, source=path, what="classes", counted=False)
-    return Candidates(names, np.array([place[row["seriesuid"]] for row in rows], dtype=int), points, labels)
+    return Candidates(names, np.array([position[row["seriesuid"]] for row in rows], dtype=int), points, labels)
 
 
 def find_table(root: Path) -> Path:
-    """``candidates_V2.csv`` in the data set's folder, its ``CSVFILES/``, or the folder above.
+    """Find ``candidates_V2.csv`` in the data set's folder, its ``CSVFILES/``, or the folder above.
 
     Raises:
         UserError: it is in none of them.
     """
-    places = [folder / TABLE for folder in (root, root / "CSVFILES", root.parent, root.parent / "CSVFILES")]
-    for path in places:
+    paths = [folder / TABLE for folder in (root, root / "CSVFILES", root.parent, root.parent / "CSVFILES")]
+    for path in paths:
         if path.is_file():
             return path
     raise UserError(f"--data: expected {TABLE} in {root}, its CSVFILES/ or the folder above, found none")
 
 
 def find_ct(root: Path) -> dict[str, ScanFile]:
-    """The scans below a folder, by what lists call them.
+    """Find the scans below a folder, by their names in lists.
 
     Raises:
-        UserError: there are none, or two cannot be told apart.
+        UserError: there are none, or two have the same name.
     """
     found = find_scans(root)
     for line in found.unreadable:
         note(f"--data: left out: {line}")
     if not found.scans:
         crops = any(CROPS.fullmatch(name) for folder in walk(root) for name in folder.files)
-        what = "it holds crops; give the folder that they were made of" if crops else "found none"
+        what = "it holds crops; give the folder of the scans that they were cut from" if crops else "found none"
         raise UserError(f"--data: expected scans ({', '.join(SCANS)}) in {root}, {what}")
     return {scan.listed: scan for scan in found.scans}
 
 
 def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.ndarray:
-    """A cube of 1 mm voxels about a point, along the axes of pre-training.
+    """Cut a cube of 1 mm voxels around a point, along the axes used in pre-training.
 
-    Only the part of the scan about the point is read, and only that is resampled: to resample a whole scan takes
-    seconds, and cubes of all candidates of LUNA16 would fill 110 GB.
+    Only the part of the scan around the point is read and resampled: resampling a whole scan takes seconds, and storing
+    the cubes of all candidates of LUNA16 would take 110 GB.
 
     Args:
         path: the scan.
@@ -124,26 +124,26 @@ def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.nda
         shape: voxels.
 
     Returns:
-        float32 of ``shape`` in 0..1; air where the cube leaves the scan.
+        float32 of ``shape`` in 0..1; air outside of the scan.
 
     Raises:
-        UserError: the scan is damaged, or the point lies outside of it.
+        UserError: the scan is damaged, or the point is outside of it.
     """
     return np.ascontiguousarray(scale(load_cube(path, point, shape, outside=LOWEST)))
 
 
 class CandidateCubes:
-    """Every candidate once: (cube float32 1 X Y Z in 0..1, labels float32 1).
+    """Each candidate once: (cube float32 1 X Y Z in 0..1, labels float32 1).
 
     Args:
         candidates: the points.
-        files: of their scans, by name.
+        files: the files of their scans, by name.
         cube: voxels.
     """
 
     def __init__(self, candidates: Candidates, files: dict[str, Path], cube: Sequence[int]) -> None:
         self.candidates, self.files, self.cube = candidates, files, tuple(cube)
-        self.patients = [candidates.scans[i] for i in candidates.of_scan]
+        self.patients = [candidates.scans[i] for i in candidates.scan_index]
         self.fingerprint = fingerprint_of(repr((self.patients, self.cube)), candidates.points, candidates.labels)
 
     def __len__(self) -> int:
@@ -157,14 +157,14 @@ class CandidateCubes:
         return torch.from_numpy(cube).unsqueeze(0), torch.from_numpy(self.candidates.labels[index])
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledCubes:
-        """Cubes and labels stacked."""
+        """Stack cubes and labels."""
         return LabelledCubes(*(stack(field) for field in zip(*samples, strict=True)))
 
 
 class BalancedCubes(CandidateCubes):
-    """As many nodules as false positives: even samples are the former, odd ones the latter.
+    """As many nodules as false positives: samples of even index are nodules, those of odd index false positives.
 
-    False positives come in a seeded order that goes on from epoch to epoch, so that each is seen before any is seen
+    False positives are in a seeded order that continues from epoch to epoch, so that all are used before any is used
     again.
 
     Args:
@@ -172,7 +172,7 @@ class BalancedCubes(CandidateCubes):
         seed: of that order.
 
     Raises:
-        UserError: there is none of either.
+        UserError: there are no nodules, or no false positives.
     """
 
     def __init__(self, candidates: Candidates, files: dict[str, Path], cube: Sequence[int], *, seed: int) -> None:
@@ -190,17 +190,17 @@ class BalancedCubes(CandidateCubes):
     def __len__(self) -> int:
         return 2 * self.half
 
-    def which(self, epoch: int, index: int) -> int:
-        """The candidate that an epoch shows as its sample ``index``."""
-        kind, number = (self.others, epoch * self.half) if index % 2 else (self.nodules, 0)
-        return int(kind[(number + index // 2) % len(kind)])
+    def candidate_of(self, epoch: int, index: int) -> int:
+        """Return which candidate is sample ``index`` of an epoch."""
+        order, first = (self.others, epoch * self.half) if index % 2 else (self.nodules, 0)
+        return int(order[(first + index // 2) % len(order)])
 
     def name(self, index: int) -> str:
         return f"sample {index} of an epoch"
 
     def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]:
-        """The sample of an epoch."""
-        return super().__getitem__(self.which(epoch, index))
+        """Return a sample of an epoch."""
+        return super().__getitem__(self.candidate_of(epoch, index))
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return self.draw(0, index)
@@ -219,27 +219,28 @@ class CandidateSplits(NamedTuple):
 def open_candidates(
     *, root: str | Path, lists: ListFolders, ratio: float, seed: int, cube: Sequence[int] = CUBE, max_bad: float = 0.01
 ) -> CandidateSplits:
-    """Training, validation and test split, by scan: the rest of ``luna_train.txt`` after ``ratio``, and the test.
+    """Open the splits, by scan: training and validation from the rest of ``luna_train.txt`` after ``ratio``, and test.
 
-    The test split is subset7 to subset9 where they are there, else a fifth of the rest. Where there is no list, it is
-    made of all other scans and kept, as for pre-training.
+    The test split is subset7 to subset9 if they exist, else a fifth of the rest. A missing list is made from all other
+    scans and kept, as for pre-training.
 
     Args:
         root: the folder of the scans.
-        lists: where lists are.
-        ratio: the share of the list that pre-trains.
+        lists: the folders of lists.
+        ratio: the share of the list used for pre-training.
         seed: of the splits, and of the order of a list that is made.
         cube: voxels of 1 mm.
         max_bad: share of the listed scans that may be missing.
 
     Raises:
-        UserError: no scans, no table or a wrong one, listed scans that are not there, or too few scans or candidates.
+        UserError: there are no scans, no table or a wrong one, listed scans are missing, or there are too few scans or
+            candidates.
     """
     root = require_folder(root)
     scans = find_ct(root)
     table = find_table(root)
     candidates = read_candidates(table)
-    _account(table, candidates, scans)
+    _note_scans(table, candidates, scans)
     train, valid = ([name for name in scans if split_of(scans[name].folder) == split] for split in ("train", "valid"))
     if not train:
         raise UserError(f"--data: expected scans of subset0 to subset6 to train on in {root}, found others only")
@@ -249,23 +250,23 @@ def open_candidates(
 
     listed = open_list(lists, "luna", FileIndex([root], [NameList.of(sorted(train))]), make=make, what="scans")
     _, rest = listed.cut(ratio)
-    known = {candidates.scans[i] for i in np.unique(candidates.of_scan)}
-    names = [name for name in rest.found(max_bad=max_bad).names if name in known]
-    test = [name for name in valid if name in known]
+    with_candidates = {candidates.scans[i] for i in np.unique(candidates.scan_index)}
+    names = [name for name in rest.found(max_bad=max_bad).names if name in with_candidates]
+    test = [name for name in valid if name in with_candidates]
     splits = split_by_patient(names, names, test=test, test_patients=test, seed=seed)
     files = {name: scan.path for name, scan in scans.items()}
     return CandidateSplits(
-        BalancedCubes(candidates.of(splits.train), files, cube, seed=seed),
-        CandidateCubes(candidates.of(splits.valid), files, cube),
-        CandidateCubes(candidates.of(splits.test), files, cube),
+        BalancedCubes(candidates.in_scans(splits.train), files, cube, seed=seed),
+        CandidateCubes(candidates.in_scans(splits.valid), files, cube),
+        CandidateCubes(candidates.in_scans(splits.test), files, cube),
         "subset7 to subset9" if test else "a fifth of the scans, held out",
     )
 
 
-def _account(table: Path, candidates: Candidates, scans: Mapping[str, ScanFile]) -> None:
-    """People who fetched some subsets have the table of all."""
+def _note_scans(table: Path, candidates: Candidates, scans: Mapping[str, ScanFile]) -> None:
+    """Report how table and scans match: users may have the table of all scans and only some of the subsets."""
     absent = [name for name in candidates.scans if name not in scans]
-    lost = len(candidates.of(absent).labels)
+    lost = len(candidates.in_scans(absent).labels)
     if len(absent) == len(candidates.scans):
         raise UserError(
             f"{table}: expected candidates in the scans of --data, none of its {len(absent)} scans is there "

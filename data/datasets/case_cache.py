@@ -1,4 +1,4 @@
-"""Prepared cases kept in a folder."""
+"""A cache of prepared segmentation cases in a folder."""
 
 import os
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from utils.errors import UserError
 from utils.fingerprint import fingerprint_of
 from utils.notes import note
 
-# Changed when the same files would be prepared as other arrays, so that those of older versions are made anew.
+# Increased when the same files give other arrays than before, so that cases in older caches are prepared again.
 VERSION = 2
-# Bytes of a case's name in a file's: of the 255 that file systems allow, the digest and a temporary file need some.
+# Bytes of a case's name in a file name: of the 255 that file systems allow, digest and temporary suffix need some.
 LONGEST_NAME = 100
 
 LAST_FIELD = Prepared._fields[-1]
@@ -25,21 +25,21 @@ LAST_ENDING = f"_{LAST_FIELD}.npy"
 
 
 class CaseCache:
-    """Prepared cases in a folder, one file an array, made when first asked for and from then on mapped into memory.
+    """Prepared cases in a folder, one file per array, written when first needed and later mapped into memory.
 
-    A crop then costs reading the crop, not decompressing and resampling its whole scan.
+    A crop then needs only its own bytes, instead of decompressing and resampling its whole scan.
 
     Args:
-        folder: where they lie.
-        reading: how cases are read. Another one has other names here, as has another file: one at another path, of
-            another size or another modification time.
+        folder: where they are stored.
+        reading: how cases are read. Names of stored files depend on it, and on path, size and modification time of the
+            files of the case.
     """
 
     def __init__(self, folder: str | Path, reading: ReadSpec) -> None:
         self.folder, self.reading = Path(folder), reading
 
     def file(self, case: Case, field: str) -> Path:
-        """The file of one array of a case."""
+        """Return the path of one array of a case."""
         facts: list[object] = [VERSION, tuple(self.reading)]
         for path in (*case.images, case.mask):
             try:
@@ -52,7 +52,7 @@ class CaseCache:
         return self.folder / f"{_short(case.name)}_{digest}_{field}.npy"
 
     def note_outdated(self, cases: Sequence[Case]) -> None:
-        """Say on stderr which cases were prepared before, but of other files, in another way or by another version."""
+        """Report on stderr the cases that were prepared from other files, with other settings or by another version."""
         if not self.folder.is_dir():
             return
         prepared = {name.removesuffix(LAST_ENDING) for name in os.listdir(self.folder) if name.endswith(LAST_ENDING)}
@@ -60,18 +60,18 @@ class CaseCache:
         outdated = [case.name for case in cases if _short(case.name) in before and not self._has(case, prepared)]
         if outdated:
             note(
-                f"--cache: {len(outdated)} of {len(cases)} cases in {self.folder} were prepared of other files, with "
-                f"other settings or by another version, and are prepared anew ({first_names(outdated)})"
+                f"--cache: {len(outdated)} of {len(cases)} cases in {self.folder} were prepared from other files, with "
+                f"other settings or by another version, and are prepared again ({first_names(outdated)})"
             )
 
     def _has(self, case: Case, prepared: set[str]) -> bool:
         try:
             return self.file(case, LAST_FIELD).name.removesuffix(LAST_ENDING) in prepared
-        except UserError:  # reading it says what is missing
+        except UserError:  # reported when the case is read
             return True
 
     def __call__(self, case: Case) -> Prepared:
-        """The case; read and kept first where it is not there yet."""
+        """Return the prepared case; it is read and stored first if it is not in the cache."""
         files = [self.file(case, field) for field in Prepared._fields]
         if not all(file.exists() for file in files):
             prepared, _ = read_case(case, self.reading)
@@ -88,5 +88,5 @@ class CaseCache:
 
 
 def _short(name: str) -> str:
-    """A case's name as the beginning of a file's."""
+    """Return the beginning of the file names of a case."""
     return os.fsencode(name.replace("/", "_"))[:LONGEST_NAME].decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""One case of segmentation: its files to arrays, and what is cut out of them."""
+"""Reading of a segmentation case: its files to arrays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,13 +28,13 @@ class Case(NamedTuple):
 
 
 class Region(NamedTuple):
-    """What one output of the network says."""
+    """What one output of the network segments."""
 
     name: str
     labels: tuple[int, ...]
-    """The values of a mask that belong to it; regions may share some."""
+    """The values of a mask that belong to it; regions may overlap."""
     mask_value: int
-    """The value that a mask written by us gives it."""
+    """Its value in masks that are written."""
 
 
 class ReadSpec(NamedTuple):
@@ -46,41 +46,41 @@ class ReadSpec(NamedTuple):
     hounsfield: bool = False
     """CT: resampled to 1 mm and scaled as for pre-training; else each channel from its least to its largest value."""
     max_side: int = 0
-    """2D: images are shrunk so that no side is longer, in pixels; 0 for as they are."""
+    """2D: longest side in pixels to which larger images are shrunk; 0 to keep their size."""
 
 
 class Prepared(NamedTuple):
     """A case on the grid that the network sees, *S."""
 
     image: np.ndarray
-    """C *S, as read; :func:`scaled` makes it 0..1."""
+    """C *S, as read; :func:`scaled` scales it to 0..1."""
     low: np.ndarray
-    """float32, C: what becomes 0."""
+    """float32, C: the value that is scaled to 0."""
     high: np.ndarray
-    """float32, C: what becomes 1."""
+    """float32, C: the value that is scaled to 1."""
     labels: np.ndarray
     """uint8, *S."""
 
 
 class ReferenceMask(NamedTuple):
-    """The mask on the grid of the image's file, and where its voxels lie in the image that the network sees."""
+    """The mask on the grid of the image's file, and the position of its voxels in the image that the network sees."""
 
     labels: np.ndarray
     """uint8, *N."""
     spacing: tuple[float, ...]
-    """mm; 1 where the file knows none."""
+    """mm; 1 if the file has none."""
     offset: tuple[float, ...]
-    """Where the first voxel of each axis lies on *S, in voxels."""
+    """Position of the first voxel along each axis of *S, in voxels."""
     step: tuple[float, ...]
-    """How far voxels are apart on *S, in voxels."""
+    """Distance between voxels along each axis of *S, in voxels."""
 
 
 def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
-    """Everything of a case, from its files; masks and further channels on the grid of the first image.
+    """Read a case; its mask and further channels are resampled to the grid of its first image if needed.
 
     Raises:
-        UserError: a file is missing or damaged; the mask has values that are none of this data set's; sizes differ, or
-            files show different places in the patient; or what should be CT cannot be in Hounsfield units.
+        UserError: a file is missing or damaged; the mask has values that the data set does not; sizes or positions in
+            the patient differ; or a CT cannot be in Hounsfield units.
     """
     labels, mask_grid = read_mask(case.mask, reading.dim)
     unknown = np.setdiff1d(np.unique(labels), reading.known)
@@ -92,14 +92,14 @@ def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
         return _prepare_image(image, labels, reading.max_side)
     first, grid = read_volume(case.images[0])
 
-    def beside(path: Path, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
+    def on_first_grid(path: Path, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
         kind = "a mask" if nearest else "a channel"
         values = bring_onto(grid, values, own, path=path, image=case.images[0], kind=kind, nearest=nearest)
         _require_size(path, values, case.images[0], first, kind)
         return values
 
-    channels = [first, *(beside(path, *read_volume(path), nearest=False) for path in case.images[1:])]
-    labels = beside(case.mask, labels, mask_grid, nearest=True)
+    channels = [first, *(on_first_grid(path, *read_volume(path), nearest=False) for path in case.images[1:])]
+    labels = on_first_grid(case.mask, labels, mask_grid, nearest=True)
     grid = grid or mask_grid or unit_grid(first.shape)
     if reading.hounsfield:
         for path, channel in zip(case.images, channels, strict=True):
@@ -124,7 +124,7 @@ def _prepare_image(image: np.ndarray, labels: np.ndarray, max_side: int) -> tupl
         small = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         small_labels = np.array(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
     step = [s / n for s, n in zip(small.shape, image.shape, strict=True)]
-    # Both grids have the same borders, so the middles of their first pixels differ.
+    # Both grids have the same borders, so the centres of their first pixels differ.
     offset = [(s - 1) / 2 for s in step]
     zero, full = np.zeros(1, np.float32), np.full(1, 255, np.float32)
     return Prepared(small[None], zero, full, small_labels), ReferenceMask(
@@ -133,7 +133,7 @@ def _prepare_image(image: np.ndarray, labels: np.ndarray, max_side: int) -> tupl
 
 
 def _prepare_ct(channels: Sequence[np.ndarray], labels: np.ndarray, grid: Geometry) -> tuple[Prepared, ReferenceMask]:
-    """To 1 mm as :func:`data.readers.volumes.load_resampled` does; the mask by its nearest voxel."""
+    """Resample to 1 mm as :func:`data.readers.volumes.load_resampled`; the mask by nearest neighbour."""
     step = tuple(s / SPACING for s in grid.spacing)
     image = np.stack([resample_to_1mm(channel, grid) for channel in channels])
     low, high = (np.full(len(channels), hu, np.float32) for hu in (LOWEST, HIGHEST))
@@ -142,7 +142,7 @@ def _prepare_ct(channels: Sequence[np.ndarray], labels: np.ndarray, grid: Geomet
 
 
 def scaled(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """C *S to float32 in 0..1; a channel of one value becomes 0."""
+    """Scale C *S to float32 in 0..1; a channel of one value becomes 0."""
     low, high = (x.reshape(-1, *[1] * (image.ndim - 1)) for x in (low, high))
     span = np.where(high > low, high - low, np.float32(1))
     return (np.clip(image.astype(np.float32), low, high) - low) / span

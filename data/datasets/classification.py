@@ -1,4 +1,4 @@
-"""The data sets of classification: images with labels, split by patient, and what the network is shown of them."""
+"""The data sets of image classification: images with labels, split by patient."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +30,8 @@ class LabelledFiles:
         images: the images.
         labels: N K.
         patients: N, patient ID of each.
-        central: side in pixels; each image is then resized so that its shorter side is 256/224 of it, and cut to its
-            centre; 0 for whole images.
+        central: side in pixels of a central crop, after resizing the shorter side to 256/224 of it; 0 for whole
+            images.
     """
 
     def __init__(self, images: ImageFiles, labels: np.ndarray, patients: Sequence[str], *, central: int = 0) -> None:
@@ -50,7 +50,7 @@ class LabelledFiles:
         return central_square(pixels, self.central) if self.central else pixels, self.labels[index]
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledImages:
-        """Images side by side, and their labels stacked."""
+        """Stack images, padded as in :class:`ImageFiles`, and their labels."""
         pixels, sizes = self.images.collate([(pixels,) for pixels, _ in samples])
         return LabelledImages(pixels, sizes, stack([labels for _, labels in samples]))
 
@@ -69,33 +69,33 @@ def open_classification(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
     max_side: int = 0, max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
-    """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
+    """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
-    Listed images that have no row in the table of labels are left out, and counted on stderr.
+    Listed images without labels are left out and counted on stderr.
 
     Args:
         name: a key of :data:`data.catalog.xrays.XRAYS`.
         root: the data set's folder.
-        lists: where lists are; those that are not there are made, as for pre-training.
-        ratio: the share of the list that pre-trains.
+        lists: the folders of lists; missing lists are made, as for pre-training.
+        ratio: the share of the list used for pre-training.
         seed: of the splits, and of the order of a list that is made.
         size: side of an input in pixels.
         uncertain: CheXpert: ``'ones'``, ``'zeros'`` or ``'ignore'``.
-        max_side: longest side of an image in pixels, 0 for as it is.
+        max_side: longest side in pixels to which larger images are shrunk; 0 to keep their size.
         max_bad: share of the listed images that may be missing.
 
     Raises:
-        UserError: no data, not the data that a list names, no labels, or too few patients.
+        UserError: there is no data, or other data than a list names; there are no labels, or too few patients.
     """
     xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
     _, rest = xrays.open_list("train").cut(ratio)
-    tests = xrays.open_test_list()
-    given = [Path(listed.source) for listed in (rest, tests) if listed is not None]
-    labels, patients_of = xrays.read_labels(given, uncertain)
+    test_list = xrays.open_test_list()
+    sources = [Path(listed.source) for listed in (rest, test_list) if listed is not None]
+    labels, patients_of = xrays.read_labels(sources, uncertain)
     names = _usable(rest, labels, max_bad)
-    test = _usable(tests, labels, max_bad) if tests is not None else []
-    every = [*names, *test]
-    patients = dict(zip(every, patients_of(every), strict=True))
+    test = _usable(test_list, labels, max_bad) if test_list is not None else []
+    all_names = [*names, *test]
+    patients = dict(zip(all_names, patients_of(all_names), strict=True))
     splits = split_by_patient(
         names, [patients[n] for n in names], test=test, test_patients=[patients[n] for n in test], seed=seed
     )
@@ -105,12 +105,12 @@ def open_classification(
         images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
         return LabelledFiles(images, as_array(labels, split), [patients[n] for n in split], central=central)
 
-    source = Path(tests.source).name if tests else "a fifth of the patients, held out"
+    source = Path(test_list.source).name if test_list else "a fifth of the patients, held out"
     return ClassificationSplits(files(splits.train, 0), files(splits.valid, size), files(splits.test, size), source)
 
 
 def _usable(listed: ListedFiles, labels: Labels, max_bad: float) -> list[str]:
-    """The listed images that are there and have labels."""
+    """Return the listed images that have a file and labels."""
     names = list(listed.found(max_bad=max_bad).names)
     without = [name for name in names if name not in labels]
     if without and len(without) == len(names):

@@ -1,4 +1,4 @@
-"""A plain folder of images and masks."""
+"""A plain folder of images and masks for segmentation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +15,22 @@ from data.readers.tables import read_table
 from data.readers.volumes import VOLUMES
 from utils.errors import UserError
 
-# More values than this, and a mask is likelier a photograph.
+# Masks with more values than this are probably photographs or other images.
 MOST_CLASSES = 32
 
 
 def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: bool = False, max_side: int = 0) -> Layout:
-    """``images/*`` and ``masks/*`` of the same name but for the ending, ``patients.csv`` and ``test.txt`` if there.
+    """Find ``images/*`` and ``masks/*`` of the same stem, and read ``patients.csv`` and ``test.txt``.
 
     Args:
         root: the data set's folder.
         dim: 2 for PNG or JPEG images with PNG masks, 3 for ``.nii``, ``.nii.gz``, ``.mhd``, ``.mha`` or ``.npy``.
-        classes: the values of masks are 0 to this; with 1 any value above 0 is the one class; 0: those found in them.
+        classes: the values of masks are 0 to this; 1: any value above 0 is the one class; 0: those found.
         hounsfield, max_side: as in :class:`data.datasets.cases.ReadSpec`.
 
     Raises:
-        UserError: no images, an image without a mask, or two of one name; a table that is no table; no classes.
+        UserError: there are no images or no classes, an image has no mask, two files have one stem, or a table
+            cannot be read.
     """
     root = require_folder(root)
     images = _by_stem(root / "images", IMAGES if dim == 2 else VOLUMES)
@@ -64,7 +65,7 @@ def _by_stem(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
 
 
 def _stem(name: str, images: Mapping[str, Path]) -> str:
-    """Of a name with or without its ending; the name itself where there is no such image."""
+    """Return the stem of a name with or without its ending; the name itself if there is no such image."""
     return next((stem for stem in (name, stem_of(Path(name))) if stem in images), name)
 
 
@@ -78,7 +79,7 @@ def _read_test(path: Path, images: Mapping[str, Path]) -> list[str]:
 
 
 def _read_patients(path: Path, images: Mapping[str, Path]) -> dict[str, str]:
-    """Stem to patient; those that the table leaves out are patients of their own, which is said on stderr."""
+    """Map stems to patient IDs; images without a row are patients of their own, which is reported on stderr."""
     if not path.exists():
         return {}
     rows = ((_stem(row["name"], images), row["patient"]) for row in read_table(path, ("name", "patient")))

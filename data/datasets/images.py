@@ -18,10 +18,10 @@ class ImageFiles:
     """Grey images: (pixels uint8 1 H W,).
 
     Args:
-        folders: where images lie.
+        folders: the folders of the images.
         names: of the images, relative to their folder.
-        folder_of: which folder each image is in.
-        max_side: images are shrunk so that no side is longer, in pixels; 0 for as they are.
+        folder_of: index of the folder of each image.
+        max_side: longest side in pixels to which larger images are shrunk; 0 to keep their size.
     """
 
     def __init__(self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, max_side: int = 0) -> None:
@@ -35,14 +35,14 @@ class ImageFiles:
         return self.names[index]
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Return the path of an image."""
         return self.folders[self.folder_of[index]] / self.names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return (torch.from_numpy(read_grey(self.path(index), self.max_side)).unsqueeze(0),)
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawImages:
-        """Images side by side, each in the upper left corner of the largest height and width."""
+        """Stack images, each padded at the right and the bottom to the largest height and width."""
         images = [image for (image,) in samples]
         sizes = torch.tensor([image.shape[1:] for image in images])
         if (sizes == sizes[0]).all():

@@ -1,4 +1,4 @@
-"""What lies in the folder of a segmentation data set."""
+"""The cases of a segmentation data set and how they are read."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -12,33 +12,34 @@ from utils.notes import note
 
 
 class Layout(NamedTuple):
-    """What lies in the folder of a data set."""
+    """A segmentation data set: its cases, test split, regions, and how it is read and trained."""
 
     cases: list[Case]
-    """By name."""
+    """In a fixed order, by their names."""
     test: list[str]
-    """Names of those that the data set itself sets aside for testing; none where it does not."""
+    """Names of the cases of the data set's own test split; empty if it has none."""
     test_source: str
+    """Where that split comes from, in words."""
     regions: tuple[Region, ...]
     reading: ReadSpec
     exclusive: bool
-    """Whether a voxel is of one region at most."""
+    """Whether a voxel is in one region at most."""
     channels: int = 1
     norm: str = "bn"
     """The network's normalisation, see :func:`models.segmentation.build_segmenter`."""
 
 
-def require_complete(root: Path, lacking: Sequence[str], of: int, what: str) -> None:
-    """Raise a UserError that counts the cases whose files are not all there, and names the first five."""
-    if lacking:
+def require_complete(root: Path, incomplete: Sequence[str], total: int, what: str) -> None:
+    """Raise a UserError if cases have missing files; it counts them and names the first five."""
+    if incomplete:
         raise UserError(
-            f"--data: {len(lacking)} of {of} {what} in {root} lack files ({first_names(lacking)}); put them there, or "
-            f"take these {what} away"
+            f"--data: {len(incomplete)} of {total} {what} in {root} lack files ({first_names(incomplete)}); add "
+            f"the files, or remove these {what}"
         )
 
 
 def note_unread(root: Path, read: Collection[str]) -> None:
-    """Say on stderr which folders of a data set are not looked into."""
+    """Report on stderr which folders of a data set are not read."""
     others = [path.name for path in find(root) if path.is_dir() and path.name not in read]
     if others:
         note(f"--data: of {root} are read {', '.join(read)}, not {first_names(others)}")

@@ -1,4 +1,4 @@
-"""LiTS as people have it on disk."""
+"""LiTS on disk: its folders, file names and regions."""
 
 import re
 from pathlib import Path
@@ -9,18 +9,18 @@ from data.datasets.cases import Case, ReadSpec, Region
 from data.datasets.layout import Layout, require_complete
 from utils.errors import UserError
 
-# 2 is tumour, which lies in the liver.
+# Label 2 is tumour, which is part of the liver.
 LITS_REGIONS = (Region("liver", (1, 2), 1),)
 LITS_CT, LITS_MASK = re.compile(r"volume-?(\d+)\.nii(?:\.gz)?"), re.compile(r"segmentation-?(\d+)\.nii(?:\.gz)?")
 
 
 def find_lits(root: str | Path) -> Layout:
-    """``train|test/CT/volumeN.nii.gz`` and ``seg/segmentationN.nii.gz`` (``volume-N`` and ``.nii`` too).
+    """Find ``train|test/CT/volumeN.nii.gz`` and ``seg/segmentationN.nii.gz`` (or ``volume-N``, or ``.nii``).
 
     Scans of ``test`` that have a mask are the test split.
 
     Raises:
-        UserError: no such folders, or masks of ``train`` are missing; says how many, and the first five.
+        UserError: there are no such folders, or masks of ``train`` are missing; the message counts them and names five.
     """
     root = require_folder(root)
     cases: dict[str, list[Case]] = {}

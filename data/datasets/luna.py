@@ -1,4 +1,4 @@
-"""Crop pairs that ``luna_preprocess.py`` wrote, by it or by the published program."""
+"""The data set of crop pairs of CT, as ``luna_preprocess.py`` or the published program wrote them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ GLOBAL = re.compile(r"(?P<scan>.+)_global_(?P<number>\d+)\.npy")
 
 
 class CropFile(NamedTuple):
-    """One crop pair and its local crops."""
+    """The files of a crop pair and its local crops."""
 
     scan: str
     name: str
@@ -37,10 +37,10 @@ class CropFile(NamedTuple):
 
 
 def find_crop_files(root: Path, split: str) -> list[CropFile]:
-    """All crop pairs of a split, folder by folder: those in subset7 to subset9 validate, all others pre-train.
+    """Find all crop pairs of a split: those in subset7 to subset9 are for validation, all others for pre-training.
 
     Raises:
-        UserError: no such folder, no crop pairs in it, or one crop pair in two folders.
+        UserError: there is no such folder, no crop pairs in it, or one crop pair in two folders.
     """
     root = require_folder(root)
     found = [crop for folder in walk(root) if split_of(folder.path) == split for crop in _crops_in(root, folder)]
@@ -57,7 +57,7 @@ def find_crop_files(root: Path, split: str) -> list[CropFile]:
 
 
 def note_validation(root: Path) -> None:
-    """Say on stderr which crops do not pre-train."""
+    """Report on stderr the scans that are not used for pre-training."""
     scans = {crop.scan for folder in walk(root) if split_of(folder.path) == "valid" for crop in _crops_in(root, folder)}
     if scans:
         note(f"{root}: {len(scans)} scans in subset7 to subset9 are for validation, and not pre-trained on")
@@ -82,9 +82,10 @@ def _crops_in(root: Path, folder: Folder) -> Iterator[CropFile]:
 
 
 def leave_out_failed(listed: ListedFiles, root: Path) -> ListedFiles:
-    """The listed scans without those that preprocessing recorded as failed, which are counted on stderr.
+    """Return the listed scans without those that preprocessing recorded as failed, which are counted on stderr.
 
-    They were held against its own ``--max_bad``. One that has crops has been mended since.
+    They do not count for ``--max_bad`` here, since they did in preprocessing. A failed scan with crops has been
+    preprocessed again since, and is kept.
     """
     failures = read_failures(root)
     failed = np.array([name in failures for name in listed.names], dtype=bool) & ~listed.there
@@ -98,7 +99,7 @@ def leave_out_failed(listed: ListedFiles, root: Path) -> ListedFiles:
 
 
 def make_luna_lists(root: Path, lists: Path, *, seed: int) -> None:
-    """Make ``luna_train.txt`` and, where there are such subsets, ``luna_valid.txt`` from the scans found; keep them."""
+    """Write ``luna_train.txt`` and, if there are scans for validation, ``luna_valid.txt`` from the scans found."""
     for split in SPLITS:
         try:
             scans = {crop.scan for crop in find_crop_files(root, split)}
@@ -110,15 +111,15 @@ def make_luna_lists(root: Path, lists: Path, *, seed: int) -> None:
 
 
 def index_crops(root: Path, crops: Sequence[CropFile]) -> FileIndex:
-    """The scans that crops come from."""
+    """Return the index of the scans that crops were cut from."""
     return FileIndex([root], [NameList.of(sorted({crop.scan for crop in crops}))])
 
 
 def read_crop(crop: CropFile) -> tuple[Tensor, Tensor]:
-    """(pair float32 2 X Y Z, local float32 V x y z) from float16, float32 or the published float64.
+    """Read a crop pair: (pair float32 2 X Y Z, local float32 V x y z), stored as float16, float32 or float64.
 
     Raises:
-        UserError: a file is missing, cut short, holds objects, has the wrong shape, or values that are not finite.
+        UserError: a file is missing or cut short, holds objects, or has a wrong shape or values that are not finite.
     """
     pair, local = _read_array(crop.pair), _read_array(crop.local)
     if len(pair) != 2:
@@ -141,7 +142,7 @@ class CropFiles:
 
     Args:
         crops: the files.
-        names: the scans that they come from, as listed.
+        names: the scans that they were cut from, as listed.
     """
 
     def __init__(self, crops: Sequence[CropFile], names: NameList) -> None:
@@ -173,5 +174,5 @@ class CropFiles:
         return sample
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawCrops:
-        """Crops stacked."""
+        """Stack crops."""
         return RawCrops(*(stack(field) for field in zip(*samples, strict=True)))

@@ -1,4 +1,4 @@
-"""The data sets of pre-training: from a folder and its list to single raw samples."""
+"""The data sets of pre-training: a folder and its list to raw samples by index."""
 
 from pathlib import Path
 
@@ -21,23 +21,23 @@ def open_dataset(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, split: str = "train",
     max_side: int = 0, max_bad: float = 0.01,
 ) -> ImageFiles | CropFiles:  # fmt: skip
-    """The samples that pre-train: the first ``ratio`` of the list of ``split``.
+    """Open the samples for pre-training: the first ``ratio`` of the list of ``split``.
 
-    A list that is there is used as it is; one that is not is made from the data, and kept. How many of its names are
-    in the folder, and what of the folder is in no list, is said on stderr.
+    An existing list is used as it is; a missing one is made from the data and kept. How many names of the list are in
+    the folder, and which files of the folder are in no list, is reported on stderr.
 
     Args:
         name: ``'luna'``, or a key of :data:`data.catalog.xrays.XRAYS`.
         root: the data set's folder.
-        lists: where lists are.
+        lists: the folders of lists.
         ratio: share of the list.
         seed: of the order of a list that is made.
         split: ``'train'`` or ``'valid'``.
-        max_side: 2D: longest side of an image in pixels, 0 for as it is.
+        max_side: 2D: longest side in pixels to which larger images are shrunk; 0 to keep their size.
         max_bad: share of the listed images or scans that may be missing; they are left out.
 
     Raises:
-        UserError: no data, or not the data that the list names.
+        UserError: there is no data, or it is not the data that the list names.
     """
     if name == "luna":
         return _open_crops(Path(root), lists, ratio, seed, split, max_bad)

@@ -1,4 +1,4 @@
-"""What every data set is to a loader."""
+"""The interface between data sets and loaders."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class RawDataset(Protocol):
-    """Samples by index; a broken one raises UserError or OSError. All but :meth:`collate` runs in loader workers."""
+    """Samples by index; a broken sample raises UserError or OSError. Workers call all but ``collate``."""
 
     fingerprint: str
 

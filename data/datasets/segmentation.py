@@ -1,4 +1,4 @@
-"""The data sets of segmentation: BraTS, LiTS and plain folders, as people have them on disk."""
+"""The data sets of segmentation: crops and whole cases of BraTS, LiTS and plain folders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,11 +28,11 @@ from utils.reused_memory import stack
 from utils.seeding import numpy_generator, seed_of
 
 CROPS = {"brats": (112, 128, 112), "lits": (128, 128, 64), "folder": (96, 96, 96)}
-"""Voxels of a crop; BraTS as published."""
+"""Voxels of a crop by data set; that of BraTS is published."""
 
 
 class _Cases:
-    """Some cases of a data set, and the patient of each."""
+    """Cases of a data set, with the patient ID of each."""
 
     def __init__(self, cases: Sequence[Case], layout: Layout) -> None:
         self.cases, self.reading, self.regions = list(cases), layout.reading, layout.regions
@@ -49,18 +49,18 @@ class _Cases:
         return self.cases[index].name
 
     def masks(self, labels: np.ndarray) -> Tensor:
-        """uint8 *S of labels to uint8 K *S of regions."""
+        """Convert labels, uint8 *S, to masks of regions, uint8 K *S."""
         return torch.from_numpy(self.table[:, labels])
 
 
 class CaseCrops(_Cases):
-    """One random crop of every case an epoch: (image float32 C *crop, mask uint8 K *crop).
+    """One random crop of each case per epoch: (image float32 C *crop, mask uint8 K *crop).
 
     Args:
         cases, layout: the cases.
         crop: voxels.
-        seed: of where crops lie, beside epoch and index.
-        cache: folder of prepared cases, None to read every case anew.
+        seed: of the positions of crops, with the epoch and the case's name.
+        cache: folder of prepared cases, None to read the case's files each time.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CaseCrops(_Cases):
         return read_case(case, self.reading)[0] if self.cache is None else self.cache(case)
 
     def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]:
-        """The crop of a case that an epoch sees."""
+        """Return the crop of a case in an epoch."""
         prepared = self._prepared(self.cases[index])
         rng = numpy_generator(self.seed, "crop", epoch, self.name(index))
         image, labels = cut_crop(prepared, draw_start(prepared.labels, self.crop, rng), self.crop)
@@ -86,21 +86,21 @@ class CaseCrops(_Cases):
         return self.draw(0, index)
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> LabelledCrops:
-        """Crops stacked."""
+        """Stack crops."""
         return LabelledCrops(*(stack(field) for field in zip(*samples, strict=True)))
 
 
 class WholeCases(_Cases):
-    """Whole cases, for evaluation: the fields of a :class:`utils.records.WholeCase`."""
+    """Whole cases for evaluation, as the fields of a :class:`utils.records.WholeCase`."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        prepared, truth = read_case(self.cases[index], self.reading)
+        prepared, reference = read_case(self.cases[index], self.reading)
         image = torch.from_numpy(scaled(prepared.image, prepared.low, prepared.high))
-        grid = (torch.tensor(x, dtype=torch.float64) for x in (truth.offset, truth.step, truth.spacing))
-        return WholeCase(image, self.masks(prepared.labels), self.masks(truth.labels), *grid)
+        grid = (torch.tensor(x, dtype=torch.float64) for x in (reference.offset, reference.step, reference.spacing))
+        return WholeCase(image, self.masks(prepared.labels), self.masks(reference.labels), *grid)
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> WholeCase:
-        """The one case of a batch; cases differ in size."""
+        """Return the one case of a batch; cases differ in size and cannot be stacked."""
         (case,) = samples
         return WholeCase(*case)
 
@@ -120,16 +120,16 @@ def open_segmentation(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, dim: int, crop: Sequence[int],
     classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
-    """Training, validation and test split: the rest of the training list after ``ratio``, and the test list.
+    """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
-    The lists are ``{name}_train.txt`` and ``{name}_test.txt`` where these are there (not for plain folders, which have
-    their own ``test.txt``). Without the first, all cases that test nothing are in a seeded order.
+    The lists are ``{name}_train.txt`` and ``{name}_test.txt``, if they exist; plain folders have their own ``test.txt``
+    instead. Without a training list, it is all cases outside the test split, in a seeded order.
 
     Args:
         name: ``'brats'``, ``'lits'`` or ``'folder'``.
         root: the data set's folder.
-        lists: where lists are.
-        ratio: the share of the list that is left out, as for what pre-trained on it.
+        lists: the folders of lists.
+        ratio: the share of the list that is left out because a network pre-trained on it.
         seed: of the order, of the splits and of the crops.
         dim, classes, hounsfield, max_side: as in :func:`find_folder`.
         crop: voxels of a crop.
@@ -137,7 +137,7 @@ def open_segmentation(
         max_bad: share of the listed cases that may be missing.
 
     Raises:
-        UserError: no data, not the data that a list names, or too few patients.
+        UserError: there is no data, or other data than a list names, or too few patients.
     """
     finders: dict[str, Callable[[], Layout]] = {
         "brats": lambda: find_brats(root),
@@ -157,10 +157,10 @@ def open_segmentation(
     splits = split_by_patient(
         rest, [cases[n].patient for n in rest], test=test, test_patients=[cases[n].patient for n in test], seed=seed
     )
-    train, valid, testing = ([cases[n] for n in split] for split in splits)
+    train, valid, test_cases = ([cases[n] for n in split] for split in splits)
     return SegmentationSplits(
         CaseCrops(train, layout, crop=crop, seed=seed, cache=cache), WholeCases(valid, layout),
-        WholeCases(testing, layout), source if test else "a fifth of the patients, held out", layout,
+        WholeCases(test_cases, layout), source if test else "a fifth of the patients, held out", layout,
     )  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def _by_name(cases: Sequence[Case]) -> dict[str, Case]:
 
 
 def _read_lists(name: str, lists: ListFolders, index: FileIndex, layout: Layout) -> dict[str, ListedFiles]:
-    """The lists that are there; what they name and what they leave over is said on stderr."""
+    """Read the lists that exist; how they match the cases is reported on stderr."""
     if name == "folder":
         return {}
     read = {split: lists.read(name, split, index) for split in ("test", "train")}

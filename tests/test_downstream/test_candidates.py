@@ -90,7 +90,7 @@ def test_cubes_are_those_of_the_whole_scan_at_1_mm(tmp_path, fields):
 def test_a_nodule_is_in_the_middle_of_its_cube_and_air_beyond_the_scan(luna):
     candidates = read_candidates(luna / "candidates_V2.csv")
     for i in np.flatnonzero(candidates.labels[:, 0] == 1)[:6]:
-        name = candidates.scans[candidates.of_scan[i]]
+        name = candidates.scans[candidates.scan_index[i]]
         cube = cut_cube(luna / f"subset{name[-1]}" / f"{name}.mhd", candidates.points[i], CUBE)
         middle = cube[7:9, 11:13, 3:5]
         assert middle.min() > 0.5  # 50 HU is 0.525, lung 0.075
@@ -114,15 +114,15 @@ def test_an_epoch_is_balanced_and_each_false_positive_comes_before_any_comes_aga
     labels = [1, 0, 0, 1] + [0] * 61
     cubes = BalancedCubes(made(labels), {}, CUBE, seed=1)
     assert len(cubes) == 2 * 2 * REPEATS
-    seen = [[cubes.which(epoch, i) for i in range(len(cubes))] for epoch in range(4)]
+    seen = [[cubes.candidate_of(epoch, i) for i in range(len(cubes))] for epoch in range(4)]
     for epoch in seen:
         assert [labels[i] for i in epoch] == [1, 0] * (len(cubes) // 2)
         assert sorted(epoch[::2]) == [0] * REPEATS + [3] * REPEATS
     others = [i for epoch in seen for i in epoch[1::2]]
     negatives = [i for i, label in enumerate(labels) if not label]
     assert sorted(others[:63]) == negatives and len(set(others[:20]) & set(others[20:40])) == 0
-    assert seen == [[BalancedCubes(made(labels), {}, CUBE, seed=1).which(e, i) for i in range(40)] for e in range(4)]
-    assert seen[0] != [BalancedCubes(made(labels), {}, CUBE, seed=2).which(0, i) for i in range(40)]
+    assert seen == [[BalancedCubes(made(labels), {}, CUBE, seed=1).candidate_of(e, i) for i in range(40)] for e in range(4)]
+    assert seen[0] != [BalancedCubes(made(labels), {}, CUBE, seed=2).candidate_of(0, i) for i in range(40)]
     with pytest.raises(UserError, match="got 2 and 0 in 1 scans"):
         BalancedCubes(made([1, 1]), {}, CUBE, seed=1)
 
@@ -177,7 +177,7 @@ def test_wrong_input_is_one_line(luna, tmp_path, monkeypatch, capsys):
         lines = [line for line in error.splitlines() if "error:" in line]
         assert status == 1 and len(lines) == 1 and message in lines[0], error
 
-    refused("it holds crops; give the folder that they were made of", tmp_path / "crops")
+    refused("it holds crops; give the folder of the scans that they were cut from", tmp_path / "crops")
     refused("smaller --ratio", copy, "--ratio", 1)
     for content, message in (
         ("seriesuid,coordX,coordY,class\n1.3.6.0,1,2,0\n", "got seriesuid,coordX,coordY,class"),

@@ -1,4 +1,4 @@
-"""Prepared cases know which files they were made of, and say when they are made anew."""
+"""Prepared cases know which files they were made of, and report when they are prepared again."""
 
 import os
 
@@ -44,7 +44,7 @@ def test_cases_are_prepared_once_and_anew_when_their_files_change(tmp_path, case
     second = fill(folder, cases)
     assert [np.array_equal(a, b) for a, b in zip(first, second, strict=True)] == [True, False, True]
     error = capsys.readouterr().err
-    assert "--cache: 2 of 3 cases in" in error and "are prepared anew (site/c_1, site/nnn" in error
+    assert "--cache: 2 of 3 cases in" in error and "are prepared again (site/c_1, site/nnn" in error
     assert len(list(folder.iterdir())) == 12 + 8
 
 
