@@ -62,7 +62,7 @@ def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> 
         return Dimension(
             partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), memory_format(2, device)
         )
-    return Dimension(PCRLv23d, Views3d, lambda model: model, memory_format(3, device))
+    return Dimension(PCRLv23d, partial(Views3d, swaps=options.swaps), lambda model: model, memory_format(3, device))
 
 
 def build_model(options: Options, dimension: Dimension, world: World, *, resumed: bool) -> PCRLv2 | PCRLv23d:

@@ -9,7 +9,7 @@ from data.transforms.affine3d import Affine, apply_affine, draw_affine
 from data.transforms.blur3d import blur_by, blur_matrices, draw_blur
 from data.transforms.chunks import chunks, part
 from data.transforms.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
-from data.transforms.swap3d import apply_swaps, draw_swaps
+from data.transforms.swap3d import SWAPS, apply_swaps, draw_swaps
 from utils.records import RawCrops, Views
 
 
@@ -49,12 +49,12 @@ def draw_spatial(n: int, generator: torch.Generator) -> Spatial:
     return Spatial(flip, draw_affine(n, generator))
 
 
-def draw_appearance(crops: Tensor, generator: torch.Generator, *, swap: bool) -> Appearance:
-    """Draw blur, noise, gamma and, with ``swap``, swaps for each crop of N X Y Z."""
+def draw_appearance(crops: Tensor, generator: torch.Generator, *, swaps: int) -> Appearance:
+    """Draw blur, noise, gamma and the given number of swaps for each crop of N X Y Z; 0 for local ones."""
     n = len(crops)
     sigma, noise = draw_blur(n, generator), draw_noise(crops, generator)
     gamma = draw_gamma(n, generator)
-    return Appearance(sigma, noise, gamma, draw_swaps(n, crops.shape[1:], generator) if swap else None)
+    return Appearance(sigma, noise, gamma, draw_swaps(n, crops.shape[1:], generator, swaps) if swaps else None)
 
 
 def apply_spatial(crops: Tensor, params: Spatial) -> Tensor:
@@ -82,7 +82,13 @@ class Views3d:
     """Makes the views of one step from a batch of raw crops, on the batch's device; every crop has its own draws.
 
     The operations are those of docs/reference.md, "Views": :func:`apply_spatial`, then :func:`apply_appearance`.
+
+    Args:
+        swaps: of two patches in each global crop.
     """
+
+    def __init__(self, *, swaps: int = SWAPS) -> None:
+        self.swaps = swaps
 
     def __call__(self, batch: RawCrops | tuple[Tensor, Tensor], generator: torch.Generator) -> Views:
         """Make all views of a batch.
@@ -102,9 +108,9 @@ class Views3d:
         pairs, locals_ = pair.flatten(0, 1), local.flatten(0, 1)
         return ViewParams(
             draw_spatial(len(pairs), generator),
-            draw_appearance(pairs, generator, swap=True),
+            draw_appearance(pairs, generator, swaps=self.swaps),
             draw_spatial(len(locals_), generator),
-            draw_appearance(locals_, generator, swap=False),
+            draw_appearance(locals_, generator, swaps=0),
         )
 
     def apply(self, pair: Tensor, local: Tensor, params: ViewParams) -> Views:

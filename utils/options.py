@@ -99,6 +99,10 @@ class Options:
     local_size: int = option(
         DATA, "side of a local view in pixels, times of 32", default=96, phases=(PRETASK,), dim=2, type=_side
     )  # fmt: skip
+    swaps: int = option(
+        DATA, "swaps of two patches of 8x4x4 voxels in a global crop; fewer for crops smaller than 64x64x32, which 100 "
+        "would scramble", default=100, phases=(PRETASK,), dim=3, type=_count,
+    )  # fmt: skip
     image_size: int = option(
         DATA, "longest side that images are shrunk to when read, 0 for as they are; changes what views see", default=0,
         dim=2, type=number(int, 0, 65536),

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 
 PATCH = (8, 4, 4)  # voxels
-SWAPS = 100
+SWAPS = 100  # as published, for crops of 64×64×32 voxels, a fifth of which they cover
 # Draws of the second patch of a swap, of which the first that does not overlap the other patch is used. In a crop of
 # 32×32×16 voxels, 8 % of draws overlap; all 8 do in one swap of 10^9, which then changes nothing.
 TRIES = 8
 
 
-def draw_swaps(n: int, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Draw the first voxels of the two patches of each swap, uniform and not overlapping: int64, N 100 2 3."""
+def draw_swaps(n: int, shape: torch.Size, generator: torch.Generator, count: int = SWAPS) -> Tensor:
+    """Draw the first voxels of the two patches of each swap, uniform and not overlapping: int64, N count 2 3."""
     free = torch.tensor([max(length - patch, 0) for length, patch in zip(shape, PATCH, strict=True)])
     free = free.to(generator.device, non_blocking=True)
-    starts = torch.rand(n, SWAPS, 1 + TRIES, 3, generator=generator, device=generator.device)
+    starts = torch.rand(n, count, 1 + TRIES, 3, generator=generator, device=generator.device)
     starts = (starts * free).long()
     first, seconds = starts[:, :, :1], starts[:, :, 1:]
     patch = torch.tensor(PATCH).to(generator.device, non_blocking=True)

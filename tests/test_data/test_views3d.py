@@ -107,6 +107,14 @@ def test_swaps_are_torchios():
     assert not torch.equal(ours, x)
 
 
+def test_as_many_swaps_are_drawn_as_asked_for():
+    pair, local = torch.rand(2, 2, 16, 8, 12), torch.rand(2, 3, 8, 8, 8)
+    for swaps, expected in ((100, 100), (3, 3)):
+        drawn = Views3d(swaps=swaps).draw(pair, local, generator(8))
+        assert drawn.global_appearance.swaps.shape == (4, expected, 2, 3) and drawn.local_appearance.swaps is None
+    assert Views3d(swaps=0).draw(pair, local, generator(8)).global_appearance.swaps is None
+
+
 def test_z_normalisation_is_torchios():
     x = volumes()
     ours = z_normalize(x)

@@ -21,7 +21,7 @@ DEFAULTS = {
     "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
-    "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "image_size": 0, "cache": None,
+    "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "swaps": 100, "image_size": 0, "cache": None,
     "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10, "probe_every": 0,
     "probe_images": 2000, "probe_neighbours": 20,
 }  # fmt: skip
@@ -205,6 +205,7 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     (f"{FINETUNE} --uncertain zeros", "--uncertain is for --n chexpert"),
     ("--phase finetune --n chest --d 2", "expected --weight FILE, or --weight none"),
     ("--n luna --crop 8 8 8", "--crop is for --phase finetune"),
+    ("--n chest --d 2 --swaps 3", "--swaps is for --d 3"),
     ("--n luna --no-skips", "--skips is for --phase finetune"),
     ("--n luna --norm gn", "--norm is for --phase finetune"),
     ("--n brats", "--n brats is for --phase finetune"),
