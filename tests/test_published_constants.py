@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+import downstream.finetune
+import main
 from data import crops, inputs, views2d
 from data.catalog import scans, splits
 from data.datasets import brats, candidates, lits, segmentation
@@ -34,7 +36,9 @@ from losses.segmentation import dice_and_cross_entropy
 from models import classification, pcrlv2_model, pcrlv2_model_3d
 from models.classification import Classifier
 from models.pcrlv2_model_3d import PCRLv23d
+from tests.programs import run
 from utils import checkpoints, schedules
+from utils.errors import UserError
 
 # Where docs/reference.md has it, what it is, ours, published.
 CONSTANTS = [
@@ -186,3 +190,34 @@ def test_the_3d_network_has_the_published_widths():
     widths = [stage.ops[1].conv1.out_channels for stage in list(PCRLv23d().children())[:4]]
     assert widths == [64, 128, 256, 512]
     assert sum(p.numel() for p in PCRLv23d().parameters()) / 1e6 == pytest.approx(17.11, abs=0.01)
+
+
+@pytest.mark.parametrize("phase", ["pretask", "finetune"])
+def test_pre_training_has_sgd_with_momentum_and_fine_tuning_adam(nih, tmp_path, monkeypatch, capsys, phase):
+    made = []
+
+    class NoTrainer:
+        def __init__(self, task, *, optimizer, **rest):
+            made.append((optimizer, [group["lr"] for group in optimizer.param_groups], rest["epochs"]))
+
+        def fit(self, state):
+            raise UserError("caught before the first step")
+
+    for module in (main, downstream.finetune):
+        monkeypatch.setattr(module, "Trainer", NoTrainer)
+    data = ["--data", nih, "--output", tmp_path / "out", "--n", "chest", "--d", 2, "--b", 2, "--workers", 0]
+    options = {
+        "pretask": ["--encoder_weights", "none", "--lr", 1e-2, "--epochs", 240],
+        "finetune": ["--phase", "finetune", "--weight", "none", "--ratio", 0, "--lr", 1e-4, "--epochs", 100],
+    }[phase]
+    status, error = run(monkeypatch, capsys, *data, *options)
+    assert status == 1 and "caught before the first step" in error
+    ((optimizer, rates, epochs),) = made
+    (group,) = optimizer.param_groups
+    if phase == "pretask":
+        assert type(optimizer) is torch.optim.SGD and rates == [1e-2] and epochs == 240
+        plain = {"momentum": 0.9, "weight_decay": 1e-4, "dampening": 0, "nesterov": False, "maximize": False}
+    else:
+        assert type(optimizer) is torch.optim.Adam and rates == [1e-4] and epochs == 100
+        plain = {"betas": (0.9, 0.999), "weight_decay": 0, "amsgrad": False, "maximize": False}
+    assert {name: group[name] for name in plain} == plain
