@@ -1,4 +1,4 @@
-"""Arrays in ``.npy`` files."""
+"""Reading of arrays in ``.npy`` files."""
 
 import os
 import tokenize
@@ -9,22 +9,22 @@ import numpy as np
 
 from utils.errors import UserError
 
-# What NumPy raises for files that were cut short or are something else.
+# What NumPy raises for files that are cut short or in another format.
 UNREADABLE = (
     OSError, ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
 )  # fmt: skip
 
 
 def read_array(path: Path, *, what: str, mapped: bool = False) -> np.ndarray:
-    """The array of a ``.npy`` file, of any shape and any kind but objects.
+    """Read the array of a ``.npy`` file, of any shape and any type except objects.
 
     Args:
         path: the file.
         what: what it should hold, for errors: ``'voxels'``.
-        mapped: map it into memory, and read only what is looked at.
+        mapped: map the file into memory instead of reading it, so that only the parts used are read.
 
     Raises:
-        UserError: the file is missing, damaged, cut short, too long or something else.
+        UserError: the file is missing, damaged, cut short, too long or in another format.
     """
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""A cube cut out of a scan, of which no more is read than that."""
+"""Cutting of a cube out of a scan without reading the rest of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,48 +8,48 @@ import SimpleITK as sitk
 
 from data.readers.geometry import SPACING
 from data.readers.itk import open_volume, read_image, unread
-from data.readers.volumes import LIGHTEST, read_volume, require_hounsfield, turn_of
+from data.readers.volumes import LIGHTEST, read_volume, reorientation_of, require_hounsfield
 from utils.errors import UserError
 
 
 def load_cube(path: Path, point: Sequence[float], shape: Sequence[int], *, outside: int) -> np.ndarray:
-    """A cube of 1 mm voxels about a point, along the axes of :func:`data.readers.volumes.load_resampled`.
+    """Cut a cube of 1 mm voxels around a point, along the axes of :func:`data.readers.volumes.load_resampled`.
 
     Args:
-        path: the scan, of any kind that :func:`data.readers.volumes.read_header` takes.
+        path: the scan, in a format that :func:`data.readers.volumes.read_header` reads.
         point: world coordinates x y z, mm.
         shape: voxels.
-        outside: HU where the cube leaves the scan.
+        outside: HU outside of the scan.
 
     Returns:
         int16 of ``shape``, HU.
 
     Raises:
-        UserError: the scan is damaged or cannot be in Hounsfield units, or the point lies outside of it.
+        UserError: the scan is damaged or cannot be in Hounsfield units, or the point is outside of it.
     """
     volume = open_volume(path)
     grid, half = volume.geometry, (np.array(shape) - 1) / 2 * SPACING
-    turned = turn_of(path, grid).geometry(grid)
+    target = reorientation_of(path, grid).geometry(grid)
     centre, size = grid.to_voxel(point), np.array(grid.size)
     if ((centre < -0.5) | (centre > size - 0.5)).any():
         raise UserError(
             f"{path}: expected candidates within the scan, {tuple(map(float, point))} mm is voxel "
             f"{centre.round(1).tolist()} of {size.tolist()}"
         )
-    reach = abs(grid.axes.T @ turned.axes).round() @ half / grid.spacing
+    half_extent = abs(grid.axes.T @ target.axes).round() @ half / grid.spacing
     # One voxel more on each side, for the interpolation.
-    low = np.clip(np.floor(centre - reach).astype(int) - 1, 0, size - 1)
-    high = np.clip(np.ceil(centre + reach).astype(int) + 2, low + 1, size)
+    low = np.clip(np.floor(centre - half_extent).astype(int) - 1, 0, size - 1)
+    high = np.clip(np.ceil(centre + half_extent).astype(int) + 2, low + 1, size)
     volume.reader.SetExtractIndex(low.tolist())
     volume.reader.SetExtractSize((high - low).tolist())
     image = read_image(path, volume)
-    # A cube with air or fat in it proves the whole scan, which is looked at where one has none.
+    # Air or fat in the cube shows that the scan is in Hounsfield units; without them, the whole scan is checked.
     if sitk.GetArrayViewFromImage(image).min() > LIGHTEST:
         require_hounsfield(path, read_volume(path)[0])
-    start = np.array(point) - turned.axes @ half
+    start = np.array(point) - target.axes @ half
     try:
         cube = sitk.Resample(
-            image, list(shape), sitk.Transform(), sitk.sitkLinear, start.tolist(), (SPACING,) * 3, turned.direction,
+            image, list(shape), sitk.Transform(), sitk.sitkLinear, start.tolist(), (SPACING,) * 3, target.direction,
             outside, sitk.sitkInt16,
         )  # fmt: skip
     except RuntimeError as error:

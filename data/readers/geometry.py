@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie in the patient: in millimetres along left, posterior and superior (LPS)."""
+"""Geometry of volumes: positions of voxels in the patient, in mm along left, posterior and superior (LPS)."""
 
 import itertools
 import math
@@ -10,13 +10,13 @@ import numpy as np
 
 from utils.errors import UserError
 
-SPACING = 1.0  # mm, of what is resampled
+SPACING = 1.0  # mm, of resampled volumes
 
-# What a CT of a chest or a whole body can be. More would be a damaged header that asks for all memory.
+# Limits that no CT of a chest or a whole body exceeds; a damaged header may claim more than the memory holds.
 LARGEST_SIDE = 10_000  # voxels
 LARGEST_SPACING = 100.0  # mm
 LARGEST_VOLUME = 2_000_000_000  # voxels of 1 mm
-# Cosines in headers are rounded to a few digits; the scans that a tilted gantry shears are off by far more.
+# Cosines in headers are rounded to a few digits; scans that are sheared by a tilted gantry differ by far more.
 COSINE_TOLERANCE = 5e-3
 
 
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
     spacing: tuple[float, float, float]
     """mm."""
     origin: tuple[float, float, float]
-    """mm: the middle of the first voxel."""
+    """mm: the centre of the first voxel."""
     direction: tuple[float, ...]
     """Nine cosines, row by row: column i points along the volume's axis i."""
 
@@ -44,11 +44,12 @@ class Geometry(NamedTuple):
         return np.array(self.direction).reshape(3, 3)
 
     def to_mm(self, voxel: Sequence[float] | np.ndarray) -> np.ndarray:
-        """float64 3: where a voxel lies, in mm."""
+        """Return the position of a voxel in mm, float64 3."""
         return np.array(self.origin) + self.axes @ (np.array(voxel) * self.spacing)
 
     def to_voxel(self, point: Sequence[float] | np.ndarray) -> np.ndarray:
-        """float64 3: which voxel lies at a point in mm. Cosines are orthonormal: their inverse is their transpose."""
+        """Return the voxel coordinates of a point in mm, float64 3."""
+        # The direction is orthonormal: its inverse is its transpose.
         return self.axes.T @ (np.array(point) - np.array(self.origin)) / self.spacing
 
     def __str__(self) -> str:
@@ -56,20 +57,20 @@ class Geometry(NamedTuple):
         return f"spacing {spacing} mm, origin {origin} mm, direction {direction}"
 
 
-class Turn(NamedTuple):
-    """How a volume is turned so that its axes run as another's: a reordering, then flips."""
+class Reorientation(NamedTuple):
+    """A permutation of a volume's axes, followed by flips."""
 
     order: tuple[int, ...]
-    """Which of the stored axes becomes x, y and z."""
+    """The stored axes that become x, y and z."""
     flipped: tuple[bool, ...]
-    """Which of x, y and z then run the other way."""
+    """Which of x, y and z are then reversed."""
 
     def volume(self, values: np.ndarray) -> np.ndarray:
-        """A view of a volume X Y Z."""
+        """Return a reoriented view of a volume X Y Z."""
         return values.transpose(self.order)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
 
     def geometry(self, grid: Geometry) -> Geometry:
-        """Of the turned volume."""
+        """Return the geometry of the reoriented volume."""
         order = list(self.order)
         sign = np.where(self.flipped, -1.0, 1.0)
         first = np.zeros(3)
@@ -81,32 +82,32 @@ class Turn(NamedTuple):
 
 
 def unit_grid(size: Sequence[int]) -> Geometry:
-    """What is taken where a file knows no geometry: voxels of 1 mm."""
+    """Return the geometry assumed for files without one: voxels of 1 mm."""
     x, y, z = size
     return Geometry((x, y, z), (SPACING,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
 
 
-AS_STORED = Turn((0, 1, 2), (False, False, False))
+AS_STORED = Reorientation((0, 1, 2), (False, False, False))
 
 
-def turn_to_lps(grid: Geometry) -> Turn:
-    """The turn after which x, y and z run along left, posterior and superior, or as near to these as they come."""
+def reorient_to_lps(grid: Geometry) -> Reorientation:
+    """Return the reorientation after which x, y and z are closest to left, posterior and superior."""
     axes = grid.axes
     order = max(itertools.permutations(range(3)), key=lambda o: sum(abs(axes[i, o[i]]) for i in range(3)))
-    return Turn(order, tuple(bool(axes[i, order[i]] < 0) for i in range(3)))
+    return Reorientation(order, tuple(bool(axes[i, order[i]] < 0) for i in range(3)))
 
 
 def require_spacing(path: Path, spacing: Sequence[float]) -> None:
-    """Raises a UserError where voxels are no size that a scan has."""
+    """Raise a UserError unless the spacing is one that scans have."""
     if not all(0 < s <= LARGEST_SPACING for s in spacing):
         raise UserError(f"{path}: expected a spacing above 0 to {LARGEST_SPACING:g} mm, got {tuple(spacing)}")
 
 
 def require_geometry(path: Path, grid: Geometry) -> None:
-    """Refuse what would fill the memory, and axes that stand at no right angle.
+    """Refuse grids that would not fit into memory, and axes that are not at right angles.
 
     Raises:
-        UserError: the grid is no scan's.
+        UserError: the grid is not one of a scan.
     """
     require_spacing(path, grid.spacing)
     for size, what in ((grid.size_resampled, f"voxels at {SPACING:g} mm"), (grid.size, "voxels")):

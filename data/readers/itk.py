@@ -1,4 +1,4 @@
-"""Volumes read by SimpleITK, once their headers and their lengths have been checked."""
+"""Reading of volumes by SimpleITK, after a check of their headers and lengths."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from data.readers.nrrd import stored_in_nrrd
 from data.readers.stored import Stored, check_stored, not_finite
 from utils.errors import UserError
 
-# By ending, in small letters: who says where the voxels lie, and SimpleITK's reader.
+# By ending, in lower case: our reader of headers, and SimpleITK's reader.
 KINDS: dict[str, tuple[Callable[[Path], Stored], str]] = {
     ".mhd": (stored_in_metaimage, "MetaImageIO"), ".mha": (stored_in_metaimage, "MetaImageIO"),
     ".nii": (stored_in_nifti, "NiftiImageIO"), ".nii.gz": (stored_in_nifti, "NiftiImageIO"),
@@ -33,25 +33,25 @@ class OpenVolume(NamedTuple):
 
 
 def last_line(error: BaseException) -> str:
-    """What SimpleITK has to say, without where in its source it says so."""
+    """Return the last line of SimpleITK's message; those before are places in its source."""
     return str(error).strip().rpartition("\n")[2]
 
 
 def unread(path: Path, error: BaseException) -> UserError:
-    """The one line of a file that SimpleITK cannot read."""
+    """Return the error of a file that SimpleITK cannot read."""
     return UserError(f"{path}: expected a volume, it cannot be read ({last_line(error)})")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The file of an image or a volume, and the one in which its header says that the voxels are.
+    """Return the file of an image or a volume, and the file that its header names for the voxels, if any.
 
     Raises:
         UserError: the file is missing, or its header is damaged.
     """
     if ending_of(path) not in KINDS:
         return (path,)
-    find, _ = KINDS[ending_of(path)]
-    return tuple(dict.fromkeys((path, find(path).file)))
+    read_stored, _ = KINDS[ending_of(path)]
+    return tuple(dict.fromkeys((path, read_stored(path).file)))
 
 
 def open_volume(path: Path) -> OpenVolume:
@@ -59,15 +59,15 @@ def open_volume(path: Path) -> OpenVolume:
 
     Raises:
         UserError: the file is missing, damaged, cut short, too long, absurdly large, not 3D, of more than one value a
-            voxel, or its axes stand at no right angle.
+            voxel, or its axes are not at right angles.
     """
     if ending_of(path) not in KINDS:
         raise UserError(f"{path}: expected a volume as {', '.join(KINDS)}")
-    find, reader_name = KINDS[ending_of(path)]
-    stored, reader = find(path), sitk.ImageFileReader()
+    read_stored, reader_name = KINDS[ending_of(path)]
+    stored, reader = read_stored(path), sitk.ImageFileReader()
     try:
         reader.SetFileName(str(path))
-        # SimpleITK chooses by the ending, and knows those in small letters only.
+        # Given explicitly, since SimpleITK recognises endings in lower case only.
         reader.SetImageIO(reader_name)
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -89,7 +89,7 @@ def open_volume(path: Path) -> OpenVolume:
 
 
 def read_image(path: Path, volume: OpenVolume) -> sitk.Image:
-    """The voxels of an open volume, or of the part of it that its reader is set to.
+    """Read the voxels of an open volume, or of the part of it to which its reader is set.
 
     Raises:
         UserError: they cannot be read, or are not finite.
@@ -103,11 +103,11 @@ def read_image(path: Path, volume: OpenVolume) -> sitk.Image:
 
 
 def require_finite(path: Path, values: np.ndarray) -> None:
-    """Raises a UserError that counts NaN and infinite values."""
+    """Raise a UserError if there are NaN or infinite values; it counts them."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise not_finite(path, int(np.count_nonzero(~np.isfinite(values))), values.size)
 
 
 def _decimal(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    """NIfTI keeps 32 bits: 0.7 mm comes back as 0.69999999, and half a voxel's rounding goes the other way."""
+    """Undo the rounding of NIfTI's 32-bit numbers: 0.7 mm is read as 0.69999999, which may change rounded sizes."""
     return tuple(float(str(np.float32(number))) for number in numbers)

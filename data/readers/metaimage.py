@@ -1,4 +1,4 @@
-"""Headers of MetaImage (``.mhd`` with its ``.raw`` or ``.zraw``, ``.mha``), checked before anything acts on them."""
+"""Reading and checking of headers of MetaImage (``.mhd`` with its ``.raw`` or ``.zraw``, ``.mha``)."""
 
 import math
 import re
@@ -8,25 +8,25 @@ from data.readers.geometry import LARGEST_SIDE, require_spacing
 from data.readers.stored import Stored
 from utils.errors import UserError
 
-# More would be a damaged header that asks for all memory.
+# Longer ones are not headers.
 LARGEST_HEADER = 1 << 16  # bytes
 BYTES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4,
     "MET_DOUBLE": 8, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8,
 }  # fmt: skip
-# What may stand in a header more than once: it decides nothing.
+# Fields that may occur more than once, since they have no effect.
 REPEATABLE = {"", "Comment"}
-# MetaImage reads 1, T and t as true, whatever follows.
+# MetaImage takes a value as true if it begins with one of these.
 TRUE = ("T", "t", "1")
 FROM_THE_END = -1  # HeaderSize: the voxels are the last bytes of the file
 
 
 def stored_in_metaimage(path: Path) -> Stored:
-    """Where a MetaImage keeps its voxels.
+    """Find the voxels of a MetaImage.
 
     Raises:
-        UserError: the file is missing, is no MetaImage header of a 3D scan, or has an absurd size or spacing; or its
-            data lies in another folder or is missing.
+        UserError: the file is missing, is not a MetaImage header of a 3D scan, or has an absurd size or spacing; or its
+            data file is missing or in another folder.
     """
     fields, end = _fields(path)
     if fields.get("NDims") != "3":
@@ -50,7 +50,7 @@ def stored_in_metaimage(path: Path) -> Stored:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
-    """``Key = value`` lines up to ElementDataFile, which ends a header, and how many bytes they are."""
+    """Read ``Key = value`` lines up to ElementDataFile, which ends a header; return them and their bytes."""
     try:
         with open(path, "rb") as file:
             text = file.read(LARGEST_HEADER).decode("latin-1")
@@ -83,7 +83,7 @@ def _numbers(path: Path, fields: dict[str, str], key: str) -> tuple[float, float
 
 
 def _data_file(path: Path, fields: dict[str, str]) -> Path:
-    """A file beside the header: one elsewhere, a pattern or a list of files is none of LUNA16's."""
+    """Return the data file, in the header's folder; files elsewhere, patterns and lists of files are refused."""
     name = fields["ElementDataFile"]
     if name.upper() == "LOCAL":
         return path
@@ -96,7 +96,7 @@ def _data_file(path: Path, fields: dict[str, str]) -> Path:
 
 
 def _skipped(path: Path, fields: dict[str, str], start: int, file: Path, length: int) -> int:
-    """Bytes of the data file before its voxels."""
+    """Return how many bytes of the data file are before its voxels."""
     size = fields.get("HeaderSize", "0")
     try:
         skipped = int(size)

@@ -1,7 +1,7 @@
-"""Headers of NIfTI-1 (``.nii``, ``.nii.gz``), where SimpleITK reads on in silence.
+"""Reading and checking of headers of NIfTI-1 (``.nii``, ``.nii.gz``), whose errors SimpleITK does not report.
 
-It takes 1 mm for a voxel of no size, 0 for a value that is not a number, and of ``a.nii`` and ``a.nii.gz`` in one
-folder the voxels of the first, whichever is asked for.
+SimpleITK replaces a spacing of 0 by 1 mm and NaN by 0, and if ``a.nii`` and ``a.nii.gz`` are in one folder, it reads
+the voxels of ``a.nii`` for both.
 """
 
 import math
@@ -14,16 +14,16 @@ import numpy as np
 from data.readers.stored import Stored, read_head
 from utils.errors import UserError
 
-LENGTH, LENGTH_OF_2 = 348, 540  # bytes of a header, its own first number; those of NIfTI-2
-# NumPy's kind by datatype; colours and complex numbers are no scans.
+LENGTH, LENGTH_OF_2 = 348, 540  # bytes of a header, which are also its first number; those of NIfTI-2
+# NumPy's type by NIfTI's datatype, without colours and complex numbers, which scans do not have.
 KINDS = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
-SCALE_TOLERANCE = 0.01  # by which share the two places that say how large voxels are may differ
+SCALE_TOLERANCE = 0.01  # relative difference allowed between the two spacings of a header
 
 
 class _Header(NamedTuple):
-    """The fields that are read here; names as in nifti1.h."""
+    """The fields that are read, by their names in nifti1.h."""
 
     dim: tuple[int, ...]
     datatype: int
@@ -37,10 +37,10 @@ class _Header(NamedTuple):
 
 
 def stored_in_nifti(path: Path) -> Stored:
-    """Where a NIfTI keeps its voxels.
+    """Find the voxels of a NIfTI.
 
     Raises:
-        UserError: the file is missing, is no NIfTI-1 with its voxels in it, or its header claims what cannot be.
+        UserError: the file is missing, is not a NIfTI-1 with its voxels in it, or its header is not valid.
     """
     head, deflated = read_head(path, LENGTH)
     twin = path.with_suffix("")
@@ -85,7 +85,7 @@ def _check_spacing(path: Path, header: _Header) -> None:
     spacing = np.abs(header.pixdim[1:4])
     if not (np.isfinite(spacing) & (spacing > 0)).all():
         raise UserError(f"{path}: expected a spacing above 0 mm, its header claims {header.pixdim[1:4]}")
-    # Where there is a qform SimpleITK takes that: the other may then lead into the space of an atlas.
+    # With a qform, SimpleITK uses that, and the sform may lead into the space of an atlas.
     if header.sform_code > 0 and header.qform_code == 0:
         steps = np.linalg.norm(header.srow[:, :3], axis=0)
         if not np.allclose(steps, spacing, rtol=SCALE_TOLERANCE):

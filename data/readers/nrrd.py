@@ -1,4 +1,4 @@
-"""Headers of NRRD files, as far as they say how long a file must be."""
+"""Reading of headers of NRRD files, as far as they determine the length of a file."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from data.readers.stored import Stored, read_head
 from utils.errors import UserError
 
 LARGEST_HEADER = 1 << 16  # bytes
-# Bytes of a voxel by the names that NRRD has for its types.
+# Bytes of a voxel by NRRD's names of its type.
 TYPES = {
     1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
     2: "short,short int,signed short,signed short int,int16,int16_t,ushort,unsigned short,unsigned short int,uint16,"
@@ -18,16 +18,17 @@ TYPES = {
     "unsigned long long,unsigned long long int,uint64,uint64_t,double",
 }
 BYTES = {name: size for size, names in TYPES.items() for name in names.split(",")}
-# Fields of files whose voxels do not follow their header at once.
+# Fields of files whose voxels do not directly follow the header.
 ELSEWHERE = ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip")
 DEFLATED = {"raw": False, "gzip": True, "gz": True}
 
 
 def stored_in_nrrd(path: Path) -> Stored:
-    """Where a NRRD keeps its voxels.
+    """Find the voxels of a NRRD.
 
     Raises:
-        UserError: the file is missing, is no NRRD with its voxels in it, or in an encoding without length or check sum.
+        UserError: the file is missing, is not a NRRD with its voxels in it, or has an encoding without length or check
+            sum.
     """
     head, _ = read_head(path, LARGEST_HEADER)
     end = re.search(rb"\r?\n\r?\n", head)

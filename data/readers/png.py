@@ -1,8 +1,8 @@
-"""PNG files checked and inflated ahead of Pillow, which ignores the check sums of their pixels.
+"""Checks and inflates PNG files before Pillow decodes them, since Pillow ignores the check sums of pixels.
 
-Whoever inflates all pixels to check them may as well hand them on: Pillow is given the same PNG with its pixels stored
-instead of deflated, and decodes its filters, palettes and depths. ISA-L, where it is installed, inflates at several
-times the speed of zlib, so that the whole is quicker than Pillow alone.
+The check inflates all pixels. They are not inflated again: Pillow is given the same PNG with its pixels stored instead
+of deflated, and decodes filters, palettes and depths. ISA-L, if installed, inflates several times as fast as zlib, so
+that check and decoding together are faster than Pillow alone.
 """
 
 import io
@@ -17,7 +17,7 @@ from utils.plain import plain
 isal_zlib: Any
 try:
     from isal import isal_zlib
-except ImportError:  # zlib reads every file as well.
+except ImportError:  # zlib is used instead
     isal_zlib = None
 
 Piece = bytes | memoryview
@@ -26,21 +26,21 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7's seven passes (PNG's specification, section 8.2): first column and row, then the steps of both.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# Of deflate's stored blocks (RFC 1951, section 3.2.4).
+# Bytes of a stored block of deflate (RFC 1951, section 3.2.4).
 LARGEST_BLOCK = 65535
-# Bytes that are inflated at once where they are only checked.
+# Bytes that are inflated at a time if they are only checked.
 PIECE = 1 << 20
-# Pixels of more bytes are checked and then read by Pillow, which needs less memory for them.
+# Images of more bytes are checked and then read by Pillow from the file, which needs less memory.
 LARGEST_STORED = 2**28
 LARGEST_CHECKED = 2**31
 
 
 class DamagedPngError(ValueError):
-    """A PNG whose chunks or pixels are not what it claims."""
+    """A PNG whose chunks or pixels contradict its header or check sums."""
 
 
 def inflated(path: str | Path) -> str | Path | io.BytesIO:
-    """What Pillow is to open: a PNG in memory, its pixels checked and inflated; for any other file its path.
+    """Return what Pillow should open: a PNG in memory, its pixels checked and inflated; the path of any other file.
 
     Raises:
         OSError: the file cannot be read.
@@ -51,7 +51,7 @@ def inflated(path: str | Path) -> str | Path | io.BytesIO:
             return path
         chunks = list(_chunks(file.read()))
     expected = _pixel_bytes(*chunks[0])
-    if expected is None:  # Pillow says what is wrong with its header.
+    if expected is None:  # Pillow reports what is wrong with its header
         return path
     deflated = [body for kind, body in chunks if kind == b"IDAT"]
     if plain() or expected > LARGEST_STORED:
@@ -63,7 +63,7 @@ def inflated(path: str | Path) -> str | Path | io.BytesIO:
 
 
 def _with_stored(chunks: Sequence[tuple[bytes, memoryview]], pixels: Sequence[bytes]) -> bytes:
-    """The same PNG with other pixels."""
+    """Return the bytes of the same PNG with its pixels stored."""
     first = next(i for i, (kind, _) in enumerate(chunks) if kind == b"IDAT")
     rest: list[tuple[bytes, Sequence[Piece]]] = [(kind, [body]) for kind, body in chunks if kind != b"IDAT"]
     rest.insert(first, (b"IDAT", list(_stored(pixels))))
@@ -71,17 +71,17 @@ def _with_stored(chunks: Sequence[tuple[bytes, memoryview]], pixels: Sequence[by
 
 
 def _inflate(deflated: Sequence[memoryview], expected: int, library: Any, most: int) -> Iterator[bytes]:
-    """Pixels in pieces of ``most`` bytes at most, as they come; never more than expected."""
+    """Yield inflated pixels in pieces of up to ``most`` bytes; more than expected is an error."""
     inflater, left = library.decompressobj(), expected
     try:
         for body in deflated:
             content, full = body, False
             while (content or full) and left >= 0 and not inflater.eof:
-                # With room for just what is left, the end of the stream would not be seen.
-                room = min(most, left + 1)
-                piece = inflater.decompress(content, room)
+                # One byte more than is left, so that the end of the stream is reached.
+                limit = min(most, left + 1)
+                piece = inflater.decompress(content, limit)
                 left -= len(piece)
-                content, full = inflater.unconsumed_tail, len(piece) == room
+                content, full = inflater.unconsumed_tail, len(piece) == limit
                 yield piece
     except (library.error, EOFError) as error:
         raise DamagedPngError(f"its pixels cannot be inflated: {error}") from None
@@ -92,7 +92,7 @@ def _inflate(deflated: Sequence[memoryview], expected: int, library: Any, most: 
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and body of each chunk, up to the last; what lies behind that is nobody's."""
+    """Yield kind and body of each chunk up to the last, IEND; bytes after that are ignored, as PNG readers do."""
     crc32 = (isal_zlib or zlib).crc32
     view, place, kind = memoryview(content), 0, b""
     while kind != b"IEND":
@@ -109,7 +109,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _pixel_bytes(kind: bytes, body: memoryview) -> int | None:
-    """Bytes of all lines, each with its filter's number before it; None where the header is none, or absurd."""
+    """Return the bytes of all lines, each with its filter type; None if the header is invalid or absurd."""
     if kind != b"IHDR" or len(body) != 13:
         return None
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
@@ -124,7 +124,7 @@ def _pixel_bytes(kind: bytes, body: memoryview) -> int | None:
 
 
 def _stored(pixels: Sequence[bytes]) -> Iterator[Piece]:
-    """A zlib stream of stored blocks."""
+    """Yield a zlib stream of stored blocks."""
     yield b"\x78\x01"
     checksum = 1
     for piece in pixels:
@@ -138,7 +138,7 @@ def _stored(pixels: Sequence[bytes]) -> Iterator[Piece]:
 
 
 def _chunk(kind: bytes, body: Sequence[Piece]) -> Iterator[Piece]:
-    """A chunk with its length and its check sum."""
+    """Yield a chunk with its length and check sum."""
     crc32 = (isal_zlib or zlib).crc32
     checksum = crc32(kind)
     for part in body:

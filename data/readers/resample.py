@@ -8,14 +8,14 @@ LIMITS = np.iinfo(np.int16)
 
 
 class Axis(NamedTuple):
-    """Which input voxels the output voxels of one axis lie between."""
+    """The input voxels between which the output voxels along one axis are interpolated."""
 
     below: np.ndarray
     """int64: the lower of the two."""
     step: int
     """From the lower to the upper one: 1, or 0 on an axis of one voxel."""
     share: np.ndarray
-    """float64: how much the upper one counts."""
+    """float64: the weight of the upper one."""
     outside: np.ndarray
     """bool: more than half a voxel beyond the outermost centres."""
 
@@ -29,22 +29,21 @@ def resample(
     *,
     outside: int = 0,
 ) -> np.ndarray:
-    """Part of a volume at another spacing; origin and direction stay.
+    """Resample part of a volume to another spacing; origin and direction stay.
 
-    Computed in float64 along x, y and z in turn and cut to whole numbers towards zero, as SimpleITK does: the numbers
-    are the same but for one in some 100,000, where a sum lies right on a whole number. One slice at a time, and a
-    sixth of SimpleITK's time.
+    Computed in float64 along x, y and z in turn and truncated towards zero, as by SimpleITK. About one voxel in 100,000
+    differs by 1, if its sum is very close to an integer. It works slice by slice and takes a sixth of SimpleITK's time.
 
     Args:
-        volume: Z Y X, numbers of any kind.
-        spacing: of its voxels over that of the result's, x first.
-        origin: of both, in voxels of the result; it decides how positions are rounded.
+        volume: Z Y X, of any number type.
+        spacing: of the volume divided by that of the result, x first.
+        origin: of both, in voxels of the result; it affects how positions are rounded.
         size: of the whole result, x first.
-        needed: which part of it to compute, x first.
-        outside: where the grid of the result leaves the volume.
+        needed: the part of it to compute, x first.
+        outside: the value outside of the volume.
 
     Returns:
-        int16 of ``size``, Z Y X; 0 outside of what is needed.
+        int16 of ``size``, Z Y X; 0 outside of the part needed.
     """
     lengths = volume.shape[::-1]
     x, y, z = (_axis(lengths[i], spacing[i], origin[i], size[i], needed[i], steps=i == 0) for i in range(3))
@@ -65,15 +64,15 @@ def resample(
 
 
 def resample_nearest(labels: np.ndarray, spacing: tuple[float, ...], size: tuple[int, ...]) -> np.ndarray:
-    """Labels at another spacing, by the nearest voxel of each; the middles of the first voxels stay.
+    """Resample labels to another spacing by nearest neighbour; the centre of the first voxel stays.
 
     Args:
         labels: uint8 X Y Z.
-        spacing: of its voxels over that of the result's.
+        spacing: of the labels divided by that of the result.
         size: of the result.
 
     Returns:
-        uint8 of ``size``; 0 where its grid leaves the volume.
+        uint8 of ``size``; 0 outside of the volume.
     """
     nearest = [np.floor(np.arange(n) / s + 0.5).astype(np.int64) for n, s in zip(size, spacing, strict=True)]
     inside = [axis[axis < n] for axis, n in zip(nearest, labels.shape, strict=True)]
@@ -83,9 +82,9 @@ def resample_nearest(labels: np.ndarray, spacing: tuple[float, ...], size: tuple
 
 
 def _axis(length: int, spacing: float, origin: float, size: int, needed: slice, *, steps: bool) -> Axis:
-    """Positions in the order of SimpleITK's own sums, so that they are rounded alike.
+    """Compute positions in the same order of operations as SimpleITK, so that they are rounded equally.
 
-    ``steps``: the axis along which SimpleITK goes from the first position to the last in equal steps.
+    ``steps``: whether SimpleITK interpolates positions along this axis between its first and its last one.
     """
     voxels = np.arange(size, dtype=np.float64)
     per_voxel = 1 / spacing
@@ -101,7 +100,7 @@ def _axis(length: int, spacing: float, origin: float, size: int, needed: slice, 
 
 
 def _plane(plane: np.ndarray, x: Axis, y: Axis) -> np.ndarray:
-    """Y X to y x, float64."""
+    """Resample a slice Y X to y x, float64."""
     first, last = y.below[0], y.below[-1] + y.step
     lines = plane[first : last + 1].astype(np.float64)
     lines = _mix(lines, x.below, x.step, x.share, axis=1)

@@ -1,4 +1,4 @@
-"""Where a file keeps its voxels, and whether all of them are there: SimpleITK reads zeros where a file ends early."""
+"""Checks that files hold all voxels that their headers claim, since SimpleITK reads zeros beyond the end of a file."""
 
 import functools
 import zlib
@@ -10,32 +10,32 @@ import numpy as np
 
 from utils.errors import UserError
 
-PIECE = 1 << 20  # bytes that are inflated at once
-ZLIB_OR_GZIP = 47  # zlib's number for either, whichever comes
+PIECE = 1 << 20  # bytes that are read or inflated at a time
+ZLIB_OR_GZIP = 47  # zlib's wbits for zlib and gzip streams alike
 GZIP = b"\x1f\x8b"
 
 
 class Stored(NamedTuple):
-    """Where the voxels lie, as a header says."""
+    """The position of the voxels in a file, as its header claims."""
 
     file: Path
     start: int
-    """Bytes of the file before them, or before the stream that is to be inflated."""
+    """Bytes of the file before the voxels, or before the compressed stream."""
     skip: int
-    """Bytes of that stream before them."""
+    """Bytes of the inflated stream before the voxels."""
     length: int
     """Bytes of all voxels."""
     deflated: bool
     floats: str = ""
-    """NumPy's kind of floating point numbers that are to be looked at, since SimpleITK hides those that are none."""
+    """NumPy's type of floating point numbers to check for NaN and infinity, which SimpleITK hides; else empty."""
 
 
 class _Damaged(Exception):
-    """A stream that cannot be inflated, and why."""
+    """A stream cannot be inflated; the message is the reason."""
 
 
 def read_head(path: Path, length: int) -> tuple[bytes, bool]:
-    """The first bytes of a file, inflated where it is a gzip, and whether it is one.
+    """Read the first bytes of a file, inflated if it is a gzip, and whether it is one.
 
     Raises:
         UserError: the file is missing, cannot be read, or is damaged.
@@ -55,7 +55,7 @@ def read_head(path: Path, length: int) -> tuple[bytes, bool]:
 
 
 def check_stored(path: Path, stored: Stored) -> None:
-    """Compare what a header claims with what is there: all bytes, no more, and the check sums of deflated ones.
+    """Compare a header with its file: the number of bytes of voxels, and check sums if they are compressed.
 
     Raises:
         UserError: the file is cut short, too long or damaged, or holds values that are not finite.
@@ -64,7 +64,7 @@ def check_stored(path: Path, stored: Stored) -> None:
         status = stored.file.stat()
         found, bad = status.st_size - stored.start - stored.skip, 0
         if stored.deflated or (stored.floats and found == stored.length):
-            found, bad = _look_at(stored, status.st_size, status.st_mtime_ns)
+            found, bad = _count(stored, status.st_size, status.st_mtime_ns)
     except _Damaged as error:
         raise UserError(f"{path}: {stored.file.name} is damaged ({error})") from None
     except OSError as error:
@@ -80,18 +80,18 @@ def check_stored(path: Path, stored: Stored) -> None:
 
 
 def not_finite(path: Path, bad: int, voxels: int) -> UserError:
-    """The one line of a volume with values that are no numbers."""
+    """Return the error of a volume with NaN or infinite values."""
     return UserError(f"{path}: holds values that are not finite: NaN or infinite in {bad} of {voxels} voxels")
 
 
-# A scan of which many cubes are cut is looked at whole once.
+# Cached, so that a scan of which many cubes are cut is checked only once.
 @functools.lru_cache(maxsize=4096)
-def _look_at(stored: Stored, size: int, modified: int) -> tuple[int, int]:
-    """How many bytes of voxels there are, counted up to the first that is too many, and how many values are not finite.
+def _count(stored: Stored, size: int, modified: int) -> tuple[int, int]:
+    """Count the bytes of voxels, up to the first that is too many, and the values that are not finite.
 
     Args:
-        stored: where.
-        size, modified: of the file; with them what was seen is kept.
+        stored: the position of the voxels.
+        size, modified: of the file; the cache depends on them.
     """
     total, bad, rest = -stored.skip, 0, b""
     for piece in _inflated(stored) if stored.deflated else _read(stored):
@@ -114,13 +114,13 @@ def _read(stored: Stored) -> Iterator[bytes]:
 
 
 def _inflated(stored: Stored) -> Iterator[bytes]:
-    """A stream in pieces, so that a file that claims little and holds much cannot fill the memory."""
+    """Inflate a stream in pieces, so that a file that inflates to more than it claims cannot fill the memory."""
     inflater, ended = zlib.decompressobj(ZLIB_OR_GZIP), False
     try:
         for read in _read(stored):
             content = read
             while content:
-                if ended:  # A gzip may consist of several; nothing else may follow.
+                if ended:  # a gzip may consist of several streams; nothing else may follow
                     inflater = zlib.decompressobj(ZLIB_OR_GZIP)
                 yield inflater.decompress(content, PIECE)
                 ended = inflater.eof

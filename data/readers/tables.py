@@ -1,4 +1,4 @@
-"""Tables in CSV files."""
+"""Reading of tables in CSV files."""
 
 import csv
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from utils.errors import UserError
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file in UTF-8, by the names in its first line; lines that are blank are left out.
+    """Read the rows of a CSV file in UTF-8, by the names in its first line; blank lines are ignored.
 
     Args:
         path: the file.
-        columns: which must be there once, with a value in every row. Others are read too, and may be blank.
+        columns: each must occur once and have a value in every row. Other columns are read too, and may be blank.
 
     Raises:
-        UserError: it cannot be read, lacks a column or a value, or a row has more or fewer cells than the first line.
+        UserError: it cannot be read, has no such column or value, or a row has more or fewer cells than the first line.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -35,7 +35,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _check_cells(path: Path, number: int, row: dict[str, str], columns: Sequence[str]) -> None:
-    """A comma too few or too many shifts values into columns that are not theirs."""
+    """Refuse rows with missing or additional commas, which shift values into wrong columns."""
     # Some tables end their lines in a comma: cells without a name hold nothing.
     surplus = row.pop("", None)
     if any(row[column] is None for column in columns if column):
