@@ -43,33 +43,33 @@ def test_lists_stay_with_the_run_that_made_them(tmp_path, monkeypatch, capsys):
     one, other = write_nih(tmp_path / "one", range(20)), write_nih(tmp_path / "other", range(50, 70))
     first, second, tuned = tmp_path / "first", tmp_path / "second", tmp_path / "tuned"
 
-    def said(*options):
+    def stderr_of(*options):
         status, error = run(monkeypatch, capsys, *options)
         assert status == 0, error
         return error
 
     for data, output in ((one, first), (other, second)):
-        error = said(*PRETRAIN, "--data", data, "--output", output)
+        error = stderr_of(*PRETRAIN, "--data", data, "--output", output)
         listed = (output / "lists" / "chest_train.txt").read_text().splitlines()
         assert f"made {output}/lists/chest_train.txt" in error and {p.name for p in (output / "lists").iterdir()} == {
             f"chest_{split}.txt" for split in ("train", "valid", "test")
         }
         assert json.loads((output / "run.json").read_text())["samples"] == len(listed) // 2 > 5
         assert f"{output}/lists/chest_train.txt: {len(listed)} of {len(listed)} names in --data; 40 of 40" in error
-    # Resumed on a folder that has grown since, a run keeps to its list, and says what is not in it.
+    # Resumed on a folder that has grown since, a run keeps its list, and reports what is not in it.
     (grown := one / "images" / "00000099_000.png").write_bytes((one / "images" / "00000000_000.png").read_bytes())
-    error = said(*PRETRAIN, "--data", one, "--output", first, "--resume", "auto")
+    error = stderr_of(*PRETRAIN, "--data", one, "--output", first, "--resume", "auto")
     assert "made " not in error and f"40 of 41 images of --data in a list, 1 images in no list ({grown.name})" in error
     # Fine-tuning finds the list beside the weights, and trains on what they have not seen.
     weight = first / "pcrlv2_chest_pretask_0.5_0.pt"
     fine = ["--phase", "finetune", *SIZES, "--weight", weight, "--lr", 1e-4]
-    error = said(*fine, "--data", one, "--output", tuned)
+    error = stderr_of(*fine, "--data", one, "--output", tuned)
     assert f"{first}/lists/chest_train.txt: " in error and not (tuned / "lists").exists()
     with open(tuned / "predictions.csv", newline="") as file:
         tested = {row["name"] for row in csv.DictReader(file)}
     assert tested == {line.split()[0] for line in (first / "lists" / "chest_test.txt").read_text().splitlines()}
-    # On other data than the weights' the list beside them says nothing.
-    error = said(*fine, "--data", other, "--output", tmp_path / "moved")
+    # On other data than the weights', the list beside them is not used.
+    error = stderr_of(*fine, "--data", other, "--output", tmp_path / "moved")
     assert "of other data, it is not used" in error and (tmp_path / "moved" / "lists" / "chest_train.txt").exists()
     assert in_checkout() == before
 

@@ -1,4 +1,4 @@
-"""Boxes, cuts and the tissue score, held against the golden crops and against plain loops."""
+"""Boxes, cuts and the tissue score, compared with the golden crops and with plain loops."""
 
 import numpy as np
 import pytest

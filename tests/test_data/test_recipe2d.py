@@ -203,6 +203,6 @@ def test_no_two_views_share_a_draw(drawn):
     ):  # fmt: skip
         for values in (spatial.rotation.degrees, appearance.jitter.brightness, appearance.jitter.contrast):
             assert len(values.unique()) > 0.99 * len(values)
-        # What one view draws says nothing of the next view of the same image.
+        # Draws of one view are independent of those of the next view of the same image.
         degrees = spatial.rotation.degrees.view(-1, 1200).numpy()
         assert abs(np.corrcoef(degrees)[0, 1:]).max() < 0.12

@@ -1,4 +1,4 @@
-"""What a join tells of its two sides, and tables that contradict themselves."""
+"""Reports of joins, and tables that contradict themselves."""
 
 import pytest
 

@@ -79,10 +79,10 @@ def test_the_first_of_state_weights_and_published_folder_is_used(tmp_path, root,
     beside = write(weight.parent / "lists", "00000001_000.png")
     assert opened(folders_of(tmp_path, weight=weight), root).source == beside
     own = write(tmp_path / "out" / "lists", "00000002_000.png")
-    assert opened(folders_of(tmp_path, weight=weight), root).source == beside  # no state: not a run to go on with
+    assert opened(folders_of(tmp_path, weight=weight), root).source == beside  # no state: not a run to resume
     leave_state(tmp_path / "out")
     assert opened(folders_of(tmp_path, weight=weight, resume="auto"), root).source == own
-    # The state of another folder is gone on with by the list of its run.
+    # A state in another folder is resumed with the list of its run.
     assert opened(folders_of(tmp_path, resume=tmp_path / "out" / "state" / "last.pt", output="new"), root).source == own
 
 
@@ -105,7 +105,7 @@ def test_a_list_of_other_data_beside_the_weights_is_passed_over(tmp_path, root, 
     lists = folders_of(tmp_path, weight=tmp_path / "pre" / "weights.pt")
     assert opened(lists, root).source == tmp_path / "out" / "lists" / "chest_train.txt"
     assert f"{beside}: none of its 2 names is in {root}: of other data, it is not used\n" in capsys.readouterr().err
-    # A published one is used as it is, and tells what it lacks.
+    # A published list is used as it is, and names without a file are reported.
     write(list_folders.PUBLISHED, "x.png")
     assert len(opened(folders_of(tmp_path, output="other"), root).absent()) == 1
 

@@ -136,7 +136,9 @@ def test_missing_files_up_to_a_share_are_left_out(tmp_path):
     first, rest = listed.cut(0.5)
     assert list(first.names) == names[:75] and first.there.all()
     assert list(rest.found(max_bad=0.02).names) == [name for name in names[75:] if name != "77.png"]
-    with pytest.raises(UserError, match=r"1 of its 75 names .*\(77.png\); .*; to continue without them: --max_bad 0.014$"):
+    with pytest.raises(
+        UserError, match=r"1 of its 75 names .*\(77.png\); .*; to continue without them: --max_bad 0.014$"
+    ):
         rest.found(max_bad=0.01)
     assert len(rest.found(max_bad=0.014).names) == 74
 

@@ -1,4 +1,4 @@
-"""Which patient an image shows: by the table, else by NIH's names, else nobody knows."""
+"""Patient IDs of images: from the table, else from NIH's names, else each image is a patient of its own."""
 
 from data.catalog.patients import chest_patient, chest_patients, chexpert_patient
 

@@ -1,4 +1,4 @@
-"""The table of nodule candidates, the list and the scans: what has no other side is told, or refused."""
+"""The table of nodule candidates, the list and the scans: what has no match is reported or refused."""
 
 from itertools import chain
 

@@ -1,4 +1,4 @@
-"""Lists, folders and tables of labelled X-rays: nothing gets a label, a patient or a place that nobody gave it."""
+"""Lists, folders and tables of labelled X-rays: no label, patient or split is invented."""
 
 import numpy as np
 import pytest

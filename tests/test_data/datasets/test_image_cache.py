@@ -1,4 +1,4 @@
-"""The image cache knows what it holds: images that change are made anew, whatever else stays as it is."""
+"""The image cache knows what it holds: images whose files change are made again, all others stay."""
 
 import errno
 import os
@@ -68,7 +68,7 @@ def test_what_has_not_changed_is_not_made_again(folder, fill, capsys):
     assert fill(cached(folder)) == (VALUES, NAMES)
     assert fill(cached(folder)) == (VALUES, [])
     assert fill(cached(folder, size=5)) == (VALUES, NAMES), "another size is another cache"
-    assert "anew" not in capsys.readouterr().err
+    assert "cached again" not in capsys.readouterr().err
 
 
 CHANGES = {
@@ -172,7 +172,7 @@ def test_a_disk_with_too_little_room_is_told_before_any_of_it_is_taken(folder, m
     with pytest.raises(UserError, match="--cache: 7 images of 8² pixels need 0.0 GB, .* has 0.0 GB free"):
         cached(folder).fill(workers=0)
     assert not list((folder.parent / "cache").iterdir())
-    # What is taken is not asked for again: a killed process's cache goes on where only little more is free.
+    # Space already taken is not required again: the cache of a killed process continues with little free space.
     monkeypatch.undo()
     cached(folder).fill(workers=0)
     next((folder.parent / "cache").glob("*.whole")).unlink()
@@ -181,33 +181,33 @@ def test_a_disk_with_too_little_room_is_told_before_any_of_it_is_taken(folder, m
 
 
 def fill_together(folder, monkeypatch):
-    """Two processes' ``fill``, as threads: what the one that waits says."""
-    store, said = HashStore(), []
+    """Two processes' ``fill``, as threads: the result or the error of the one that waits."""
+    store, results = HashStore(), []
     monkeypatch.setattr(image_cache, "shared_store", lambda: store)
 
     def wait():
         try:
-            said.append(cached(folder).fill(workers=0, is_main=False))
+            results.append(cached(folder).fill(workers=0, is_main=False))
         except UserError as error:
-            said.append(str(error))
+            results.append(str(error))
 
     thread = threading.Thread(target=wait)
     thread.start()
     try:
         cached(folder).fill(workers=0)
     except UserError as error:
-        said.append(f"main: {error}")
+        results.append(f"main: {error}")
     thread.join(20)
     assert not thread.is_alive()
-    return said
+    return results
 
 
 def test_other_processes_wait_for_the_one_that_makes_it_and_fail_with_it(folder, monkeypatch):
-    (said,) = fill_together(folder, monkeypatch)
-    assert said[5][0].max() == 50
+    (result,) = fill_together(folder, monkeypatch)
+    assert result[5][0].max() == 50
     write(folder / NAMES[5], 88)
-    (said,) = fill_together(folder, monkeypatch)
-    assert said[5][0].max() == 88, "the old pixels were there until the main process looked"
+    (result,) = fill_together(folder, monkeypatch)
+    assert result[5][0].max() == 88, "the old pixels were there until the main process compared them"
     shutil.rmtree(folder.parent / "cache")
     (folder.parent / "cache").write_text("a file")
     main, other = sorted(fill_together(folder, monkeypatch))

@@ -91,7 +91,7 @@ def listed_scans(root, names):
 def test_scans_recorded_as_failed_are_left_out_of_the_list(root, capsys):
     listed = listed_scans(root, ["x", "1.3.a", "y", "b_global_7"])
     assert leave_out_failed(listed, root) is listed  # no manifest: of the published program
-    # Mended since, it has crops; and a failed scan that no list names is nobody's affair.
+    # Preprocessed again since, it has crops; and a failed scan that no list names is not reported.
     write_manifest(root, {"x": "why", "1.3.a": "why", "z": "why"})
     kept = leave_out_failed(listed, root)
     assert list(kept.names) == ["1.3.a", "y", "b_global_7"] and kept.there.tolist() == [True, False, True]

@@ -1,4 +1,4 @@
-"""What lies in the folders of segmentation data sets: images and masks, channels, tables, lists; both sides counted."""
+"""Folders of segmentation data sets: images and masks, channels, tables, lists; both sides counted."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""PNGs checked and inflated before Pillow decodes them: the same pixels, or one line that says what is wrong."""
+"""PNGs checked and inflated before Pillow decodes them: the same pixels, or one line that names the error."""
 
 import io
 import struct
@@ -165,7 +165,7 @@ def interlaced(values):
 @pytest.mark.parametrize("shape", [(251, 331), (1, 1), (3, 1), (2, 9)])
 def test_interlaced_files_and_bytes_behind_the_end(tmp_path, shape):
     values = GREY[: shape[0], : shape[1]]
-    (tmp_path / "i.png").write_bytes(interlaced(values) + b"bytes of nobody")
+    (tmp_path / "i.png").write_bytes(interlaced(values) + b"bytes after the end")
     assert isinstance(inflated(tmp_path / "i.png"), io.BytesIO)
     assert np.array_equal(read_grey(tmp_path / "i.png"), values)
 

@@ -64,7 +64,7 @@ def test_a_mask_of_larger_voxels_in_the_same_place(tmp_path):
     # The same with the middles of the first voxels at one point, as some programs write it.
     mask.SetOrigin(ORIGIN)
     labels = read_case(case_of(tmp_path, (image(),), mask), READING)[0].labels
-    # Every second voxel lies halfway between two of the mask, the last one beyond its last by less than one.
+    # Every second voxel is halfway between two of the mask; the last one is beyond its last by less than a voxel.
     x, y = (np.minimum((np.arange(n) + 1) // 2, n // 2 - 1) for n in labels.shape[:2])
     assert np.array_equal(labels, small.transpose(2, 1, 0)[x][:, y])
 
@@ -120,7 +120,7 @@ def test_files_without_a_geometry_need_the_same_size(tmp_path):
 
 
 def test_a_saved_mask_has_the_images_geometry(tmp_path):
-    """Read again, it lies on the image as the mask did, however that was stored."""
+    """Read again, it is at the position of the mask in the image, whatever the mask's own axes."""
     case = case_of(tmp_path, (sitk.DICOMOrient(image(), "ASR"),), volume(LABELS))
     prepared, truth = read_case(case, READING)
     save_mask(tmp_path / "out", case, truth.labels)

@@ -1,4 +1,4 @@
-"""Resampling, held against SimpleITK's."""
+"""Resampling, compared with SimpleITK's."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_numbers_are_simpleitks(spacing, origin, direction):
     ours = resample(volume, spacing, origin, size, EVERYTHING)
     assert ours.dtype == np.int16 and ours.shape == expected.shape
     difference = np.abs(ours.astype(int) - expected)
-    # Where a sum lies right on a whole number, which cutting makes the number or the one below.
+    # A sum very close to an integer is truncated to that integer or to the one below.
     assert difference.max() <= 1 and np.count_nonzero(difference) <= 1e-4 * difference.size
 
 

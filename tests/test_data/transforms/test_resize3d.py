@@ -52,7 +52,7 @@ def test_houndsfield_sized_values_keep_their_digits():
 
 
 def test_growth_by_hand():
-    # Output centres lie at −¼, ¼, ¾, 1¼ of the input; beyond the border the axis is mirrored about voxel centres.
+    # Output centres are at −¼, ¼, ¾, 1¼ of the input; beyond the border the axis is mirrored about voxel centres.
     assert resize_matrix(2, 4).tolist() == [[0.75, 0.25], [0.75, 0.25], [0.25, 0.75], [0.25, 0.75]]
     assert resize_matrix(1, 3).tolist() == [[1], [1], [1]]
     assert np.array_equal(resize_matrix(5, 5), np.eye(5))
