@@ -121,7 +121,9 @@ def test_an_epoch_is_balanced_and_each_false_positive_comes_before_any_comes_aga
     others = [i for epoch in seen for i in epoch[1::2]]
     negatives = [i for i, label in enumerate(labels) if not label]
     assert sorted(others[:63]) == negatives and len(set(others[:20]) & set(others[20:40])) == 0
-    assert seen == [[BalancedCubes(made(labels), {}, CUBE, seed=1).candidate_of(e, i) for i in range(40)] for e in range(4)]
+    assert seen == [
+        [BalancedCubes(made(labels), {}, CUBE, seed=1).candidate_of(e, i) for i in range(40)] for e in range(4)
+    ]
     assert seen[0] != [BalancedCubes(made(labels), {}, CUBE, seed=2).candidate_of(0, i) for i in range(40)]
     with pytest.raises(UserError, match="got 2 and 0 in 1 scans"):
         BalancedCubes(made([1, 1]), {}, CUBE, seed=1)
