@@ -17,8 +17,8 @@ NEEDED = ["--data", "D", "--output", "O"]
 # The table of the published program, and ours beside it.
 DEFAULTS = {
     "data": "D", "output": "O", "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 16, "epochs": 100,
-    "lr": 1e-3, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "gpus": None,
-    "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
+    "lr": 1e-3, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False,
+    "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "swaps": 100, "image_size": 0, "cache": None,
