@@ -24,6 +24,7 @@ from data.phantoms.dataset import make_ct, make_xrays
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from tests.masked_images import make_masked_images
+from tests.narrow_main import NarrowPCRLv23d
 from tests.processes import free_port, start
 from tests.programs import replay, run_script
 from tests.test_slurm import submit_with_standins
@@ -276,6 +277,8 @@ class OneShare(Settings):
 
 def run_python(monkeypatch, folder, words):
     monkeypatch.setattr("benchmarks.transfer.__main__.Settings", OneShare)
+    # Its states are not hundreds of MB each.
+    monkeypatch.setattr("main.PCRLv23d", NarrowPCRLv23d)
     replay(monkeypatch, folder, words, lambda program: small_options(program, words))
 
 
@@ -318,8 +321,9 @@ def run_torchrun(monkeypatch, folder, words):
         str(folder / word) if (folder / word).exists() or word in ("OUT", "CROPS") else word for word in options
     ]
     logs = [folder / f"{rank}.log" for rank in range(2)]
+    module = "tests.narrow_main" if program == "main" else program
     processes = [
-        start(program, absolute, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting) for rank, log in enumerate(logs)
+        start(module, absolute, log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting) for rank, log in enumerate(logs)
     ]
     for process in processes:
         process.join(120)
