@@ -160,7 +160,7 @@ def write_list_once(path: Path, lines: Iterable[str], *, source: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {path.parent}, the folder of lists: {error.strerror or error}") from error
+        raise UserError(f"--lists: cannot make {path.parent}: {error.strerror or error}") from error
     with whole_file(path, "w") as file:
         file.writelines(line + "\n" for line in lines)
     note(f"made {path} from {source}: {len(lines)} names")

@@ -182,7 +182,7 @@ def test_a_kept_list_is_read_back(tmp_path, capsys):
 
 def test_a_list_that_cannot_be_kept_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=f"cannot make {tmp_path}/file, the folder of lists"):
+    with pytest.raises(UserError, match=f"--lists: cannot make {tmp_path}/file"):
         write_list_once(tmp_path / "file" / "a.txt", ["x"], source="x")
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/a.txt"):
