@@ -38,6 +38,7 @@ from utils.errors import UserError, run_command
 from utils.options import Options, fixed_options, parse_options
 from utils.output_lock import lock_output, unlock_output
 from utils.provenance import describe_program
+from utils.records import LossWeights
 from utils.seeding import seed_of
 from utils.world import World, read_world
 
@@ -119,10 +120,12 @@ def pretrain(options: Options, world: World) -> None:
     dimension = make_dimension(options, devices[0], resumed=state is not None)
     model = build_model(options, dimension, world, resumed=state is not None)
     precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
-    module = parallelize(PretrainStep(model, precision, dimension.memory_format), devices, world)
+    module = parallelize(
+        PretrainStep(model, precision, dimension.memory_format, LossWeights(*options.loss_weights)), devices, world
+    )
     task = PretrainTask(
         module, dimension.build_views(), n_stages=len(model.stages), epochs=options.epochs, peak_lr=options.lr,
-        seed=options.seed, rank=world.rank,
+        warmup_epochs=options.warmup_epochs, seed=options.seed, rank=world.rank,
         probe=make_probe(dimension.weights_of(model), precision, dimension.memory_format),
     )  # fmt: skip
     optimizer = build_optimizer(

@@ -10,6 +10,7 @@ import torch
 from data.catalog.xrays import XRAYS
 from data.loader import Loader
 from downstream.classification import candidate_recipe, xray_recipe
+from downstream.folder import folder_recipe
 from downstream.segmentation import segmentation_recipe
 from downstream.tasks import BEST, Recipe, RunContext, describe_run, load_weight, run_lists
 from engine.finetune import FinetuneTask, ForwardStep
@@ -33,6 +34,7 @@ RECIPES: dict[str, Callable[[RunContext], Recipe]] = {
     **dict.fromkeys(XRAYS, xray_recipe),
     "luna": candidate_recipe,
     **dict.fromkeys(SEGMENTED, segmentation_recipe),
+    "folder": folder_recipe,
 }
 
 
@@ -87,6 +89,8 @@ def finetune(options: Options, world: World) -> None:
         run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
+    if not options.test:
+        return
     # The first process decides for all, since the folder may not exist on other machines.
     if gather((output / RESULTS).exists())[0]:
         if world.is_main:

@@ -59,7 +59,8 @@ class FinetuneTask:
     def _weights(self) -> dict[str, Tensor]:
         return on_cpu(self._model().state_dict())
 
-    def learning_rate(self, epoch: int) -> float:
+    def learning_rate(self, epoch: int, done: float) -> float:
+        """The rate of an epoch, the same for all of its steps."""
         return self.lr * 0.5 ** (epoch // HALVED_EVERY)
 
     def inputs(self, raw: Any, epoch: int, step: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from engine.precision import Precision, at_least_float32
 from losses.pcrlv2 import draw_stages, pcrlv2_loss, spread
 from utils.distributed import replica_devices, unwrapped
-from utils.records import LossTerms, Output, StepOutput, Views
-from utils.schedules import learning_rate, restoration_weight
+from utils.records import AS_PUBLISHED, LossTerms, LossWeights, Output, StepOutput, Views
+from utils.schedules import learning_rate, restoration_weight, warmup_factor
 from utils.seeding import torch_generator
 
 
@@ -33,11 +33,12 @@ class PretrainStep(nn.Module):
     One call a step, since several forward passes under DistributedDataParallel fail when some heads are not used.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision, memory_format: torch.memory_format) -> None:
+    def __init__(
+        self, model: nn.Module, precision: Precision, memory_format: torch.memory_format,
+        weights: LossWeights = AS_PUBLISHED,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.model = model
-        self.precision = precision
-        self.memory_format = memory_format
+        self.model, self.precision, self.memory_format, self.weights = model, precision, memory_format, weights
 
     def run_model(self, x: Tensor, *, restore: bool) -> Output:
         """The output for images B C *S, in float32 or wider."""
@@ -50,11 +51,22 @@ class PretrainStep(nn.Module):
         )
 
     def forward(self, views: Views, stages: list[int], beta: float) -> StepResult:
-        """Loss terms of the views; all local views are one batch of V·B samples, view 0 first."""
+        """Loss terms of the views; all local views are one batch of V·B samples, view 0 first.
+
+        Passes that only terms of weight 0 need are not run. The others are unaffected: each pass has its own BatchNorm
+        statistics.
+        """
         view1 = self.run_model(views.global1, restore=True)
-        view2 = self.run_model(views.global2, restore=False)
-        local = self.run_model(views.local.transpose(0, 1).flatten(0, 1), restore=False)
-        terms = pcrlv2_loss(view1, view2, local, views.target, stages=stages, beta=beta)
+        view2, local = view1, Output(None, [], [])
+        if self.weights.global_similarity or self.weights.local_similarity:
+            view2 = self.run_model(views.global2, restore=False)
+        if self.weights.local_similarity:
+            local = self.run_model(views.local.transpose(0, 1).flatten(0, 1), restore=False)
+        else:
+            stages = stages[:1]
+        terms = pcrlv2_loss(
+            view1, view2, local, views.target, stages=stages, beta=beta, weights=self.weights
+        )  # fmt: skip
         return StepResult(LossTerms(*(term.unsqueeze(0) for term in terms)), spread(view1).unsqueeze(0))
 
 
@@ -65,22 +77,23 @@ class PretrainTask:
         step_module: a :class:`PretrainStep`, which may be replicated or distributed.
         make_views: (raw batch, generator) to :class:`Views`, on the batch's device.
         n_stages: decoder stages of the model.
-        epochs, peak_lr: of the learning rate schedule.
+        epochs, peak_lr, warmup_epochs: of the learning rate schedule.
         seed, rank: with epoch and step, determine every random draw.
         probe: called after every epoch with its number; returns further numbers to record.
     """
 
     def __init__(
         self, step_module: nn.Module, make_views: MakeViews, *, n_stages: int, epochs: int, peak_lr: float,
-        seed: int, rank: int = 0, probe: Callable[[int], dict[str, float]] | None = None,
+        warmup_epochs: float = 0.0, seed: int, rank: int = 0, probe: Callable[[int], dict[str, float]] | None = None,
     ) -> None:  # fmt: skip
         self.module = step_module
         self.make_views = make_views
-        self.n_stages, self.epochs, self.peak_lr = n_stages, epochs, peak_lr
+        self.n_stages, self.epochs, self.peak_lr, self.warmup_epochs = n_stages, epochs, peak_lr, warmup_epochs
         self.seed, self.rank, self.probe = seed, rank, probe
 
-    def learning_rate(self, epoch: int) -> float:
-        return learning_rate(epoch, self.epochs, self.peak_lr)
+    def learning_rate(self, epoch: int, done: float) -> float:
+        """The rate of a step, of which ``done`` is the share of the epoch that is over after it."""
+        return learning_rate(epoch, self.epochs, self.peak_lr) * warmup_factor(epoch + done, self.warmup_epochs)
 
     def epoch_numbers(self, epoch: int) -> dict[str, float]:
         """The numbers to record of an epoch besides the loss terms."""

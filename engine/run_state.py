@@ -12,6 +12,7 @@ import torch
 from utils.atomic import remove_leftovers, temporary_name, whole_file
 from utils.checkpoints import on_cpu, read_checkpoint
 from utils.errors import UsageError, UserError
+from utils.options import DEFAULTS, plain
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -97,7 +98,8 @@ class RunState:
         if "position" not in state or "fixed" not in state:
             raise UserError(f"--resume: {path} holds weights, not the state of a run; start from weights with --init")
         for name, value in self.fixed.items():
-            before = state["fixed"].get(name)
+            # A state from before an option existed is of a run with its default.
+            before = state["fixed"].get(name, plain(DEFAULTS.get(name)))
             if before != value:
                 raise UsageError(
                     f"--resume: {name} was {before} in {path} and is {value} now; it must not change within a run"

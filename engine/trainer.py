@@ -33,7 +33,7 @@ class Task(Protocol):
 
     module: nn.Module
 
-    def learning_rate(self, epoch: int) -> float: ...
+    def learning_rate(self, epoch: int, done: float) -> float: ...
     def epoch_numbers(self, epoch: int) -> dict[str, float]: ...
     def step(self, raw: Any, epoch: int, step: int) -> StepOutput: ...
     def forward_only(self, raw: Any) -> None: ...
@@ -178,9 +178,6 @@ class Trainer:
 
     def run_epoch(self, epoch: int, first_step: int) -> None:
         """Train for one epoch, starting at ``first_step``; then write its records, its pictures and the state."""
-        rate = self.task.learning_rate(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.task.module.train()
         steps = self.loader.steps_per_epoch
         progress = self.recorder.progress
@@ -190,6 +187,7 @@ class Trainer:
             prefetch(self.loader.batches(epoch, first_step), self.device), first_step
         ):
             self.check_half_precision(batch)
+            rate = self.set_rate(epoch, (step + 1) / steps)
             self.train_step(batch, epoch, step)
             waited += waiting
             if (step + 1) % self.log_every == 0:
@@ -201,10 +199,17 @@ class Trainer:
                 self.save_if_due(Position(epoch, step + 1), reading=(step + 1) % self.log_every == 0)
         seconds = time.perf_counter() - started
         self.end_epoch(epoch, batch, {
-            "learning_rate": rate,
+            "learning_rate": self.set_rate(epoch, 1.0),
             "samples_per_second": (steps - first_step) * self.loader.batch_size / seconds,
             "data_wait_share": waited / seconds,
         })  # fmt: skip
+
+    def set_rate(self, epoch: int, done: float) -> float:
+        """Give the optimizer the learning rate of a step, after which ``done`` of the epoch is over; returns it."""
+        rate = self.task.learning_rate(epoch, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
 
     def check_half_precision(self, batch: Any) -> None:
         """Once, before the first step with autocast: layers with wrong half-precision gradients are set to float32."""

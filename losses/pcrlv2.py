@@ -4,12 +4,13 @@ Pure functions of tensors: :func:`draw_stages` makes all random draws, :func:`pc
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.records import LossTerms, Output
+from utils.records import AS_PUBLISHED, LossTerms, LossWeights, Output
 
 
 def draw_stages(n_stages: int, n_local: int, generator: torch.Generator) -> list[int]:
@@ -45,8 +46,9 @@ def local_view(local: Output, view: int, n_local: int, stage: int) -> tuple[Tens
 
 
 def pcrlv2_loss(
-    view1: Output, view2: Output, local: Output, target: Tensor, *, stages: Sequence[int], beta: float
-) -> LossTerms:
+    view1: Output, view2: Output, local: Output, target: Tensor, *, stages: Sequence[int], beta: float,
+    weights: LossWeights = AS_PUBLISHED,
+) -> LossTerms:  # fmt: skip
     """Compute all loss terms of one step (docs/reference.md, "Loss").
 
     Args:
@@ -56,9 +58,10 @@ def pcrlv2_loss(
         target: B C *S, compared with the restorations of view 1.
         stages: 1 + 2V stages from :func:`draw_stages`.
         beta: weight of the intermediate restoration, ``utils.schedules.restoration_weight``.
+        weights: what each term counts in ``total``.
 
     Returns:
-        Five scalars; ``intermediate_restoration`` includes its weight, so that ``total`` is the sum of the others.
+        Five scalars; ``intermediate_restoration`` includes β, the terms do not include ``weights``.
     """
     l0, local_stages = stages[0], stages[1:]
     n_local = len(local_stages) // 2
@@ -72,8 +75,14 @@ def pcrlv2_loss(
         for view, stage in ((view1, local_stages[2 * i]), (view2, local_stages[2 * i + 1]))
     ]
     local_similarity = torch.stack(pairs).mean() if pairs else torch.zeros_like(global_similarity)
-    total = restoration + intermediate + global_similarity + local_similarity
-    return LossTerms(total, restoration, intermediate, global_similarity, local_similarity)
+    terms = (restoration, intermediate, global_similarity, local_similarity)
+    return LossTerms(weighted_sum(terms, weights), *terms)
+
+
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Add scalars times their weights; those of weight 0 are left out, since 0 times infinity would spoil the sum."""
+    pairs = zip(terms, weights, strict=True)
+    return reduce(torch.add, [term if weight == 1 else weight * term for term, weight in pairs if weight])
 
 
 def spread(output: Output) -> Tensor:

@@ -118,7 +118,7 @@ class Step(nn.Module):
 def test_the_rate_of_fine_tuning_is_halved_every_50_epochs():
     task = FinetuneTask(Step(), make_inputs=None, loss=None, validate=None, lr=1e-4, seed=0)
     expected = {0: 1.0, 1: 1.0, 7: 1.0, 49: 1.0, 50: 0.5, 99: 0.5, 100: 0.25, 149: 0.25, 150: 0.125}
-    assert {epoch: task.learning_rate(epoch) / 1e-4 for epoch in expected} == pytest.approx(expected)
+    assert {epoch: task.learning_rate(epoch, 0.5) / 1e-4 for epoch in expected} == pytest.approx(expected)
 
 
 class Ones(nn.Module):

@@ -43,7 +43,7 @@ class ToyTask:
         self.module.odd_head = nn.Linear(8, 1)
         self.scale, self.interrupt_at = scale, None
 
-    def learning_rate(self, epoch):
+    def learning_rate(self, epoch, done):
         return 0.01
 
     def epoch_numbers(self, epoch):

@@ -39,7 +39,10 @@ def _cells(name: str, declared: Declared) -> Iterator[str]:
 
 
 def _shown(default: object) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else f"`{default}`"
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    words = default if isinstance(default, tuple) else (default,)
+    return "`" + " ".join(f"{word:g}" if isinstance(word, float) else str(word) for word in words) + "`"
 
 
 def _users(declared: Declared) -> str:

@@ -30,10 +30,12 @@ DATASETS = {
     "luna": DataSet((3,), PHASES),
     "brats": DataSet((3,), (FINETUNE,), segmented=True),
     "lits": DataSet((3,), (FINETUNE,), segmented=True),
-    "folder": DataSet((2, 3), (FINETUNE,), segmented=True),
+    "folder": DataSet((2, 3), PHASES, segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
 XRAYS = tuple(name for name, dataset in DATASETS.items() if 2 in dataset.dims and PRETASK in dataset.phases)
+
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 
 METHOD, DATA, LABELS = "what is trained, as published", "data and views", "fine-tuning and probes"
 MACHINE, RUN = "machine", "run"
@@ -76,6 +78,15 @@ class Options:
     optimizer: str = option(
         METHOD, "sgd as published, or adamw, whose --lr is some 1e-3 and --weight_decay 0.05", default="sgd",
         phases=(PRETASK,), choices=["sgd", "adamw"],
+    )  # fmt: skip
+    warmup_epochs: float = option(
+        METHOD, "epochs, whole or not, over which the learning rate rises to --lr step by step; 0 as published",
+        default=0.0, phases=(PRETASK,), type=_rate,
+    )  # fmt: skip
+    loss_weights: tuple[float, ...] = option(
+        METHOD, "what restoration, intermediate restoration, global and local similarity count in the loss; passes "
+        "that only terms of weight 0 need are not run", default=(1.0, 1.0, 1.0, 1.0), phases=(PRETASK,), nargs=4,
+        type=_rate, metavar=("R", "I", "G", "L"),
     )  # fmt: skip
     momentum: float = option(METHOD, "momentum of SGD", default=0.9, phases=(PRETASK,), type=_share)
     weight_decay: float = option(METHOD, "weight decay", default=1e-4, phases=(PRETASK,), type=_rate)
@@ -123,6 +134,10 @@ class Options:
         LABELS, ".pt of this program or of the authors; or none: from scratch", default=None, phases=_evaluated,
         may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
+    task: str | None = option(
+        LABELS, "what a folder's images are for; unset: segmentation with masks/, classification with labels.csv",
+        default=None, phases=(FINETUNE,), datasets=("folder",), dim=2, choices=[CLASSIFICATION, SEGMENTATION],
+    )  # fmt: skip
     uncertain: str = option(
         LABELS, "chexpert's labels: what an uncertain one counts as", default="ones", phases=_evaluated,
         datasets=("chexpert",), goes_with="probe_every", may_change=True, choices=["ones", "zeros", "ignore"],
@@ -152,6 +167,11 @@ class Options:
     save_masks: bool = switch(
         LABELS, "segmentation: keep the predicted masks of the test split", default=False, phases=(FINETUNE,),
         datasets=SEGMENTED, may_change=True,
+    )  # fmt: skip
+
+    test: bool = switch(
+        LABELS, "whether the test split is evaluated at the end; without it settings can be chosen on the validation "
+        "split alone, and the chosen run be resumed with it", default=True, phases=(FINETUNE,), may_change=True,
     )  # fmt: skip
 
     gpus: tuple[int, ...] | None = option(
@@ -189,7 +209,7 @@ class Options:
 
     probe_every: int = option(
         PROBES, "2D pre-training: epochs between probes of the encoder, 0 for none; changes nothing else", default=0,
-        phases=(PRETASK,), datasets=XRAYS, may_change=True, type=_count,
+        phases=(PRETASK,), datasets=XRAYS, dim=2, may_change=True, type=_count,
     )  # fmt: skip
     probe_images: int = option(
         PROBES, "with --probe_every: labelled images that a probe looks at; it learns from three quarters of them",
@@ -202,8 +222,12 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name, as checkpoints store them."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+
+def plain(value: Any) -> Any:
+    """The value of an option as JSON and checkpoints store it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 DECLARED, DEFAULTS = declarations(Options), defaults(Options)
@@ -234,8 +258,9 @@ def build_parser() -> OneLineParser:
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """The options typed; a wrong one ends the program with one line and status 2."""
     parser = build_parser()
-    values = vars(parser.parse_args(arguments))
-    options = Options(**{**values, "crop": values["crop"] and tuple(values["crop"])})
+    typed = vars(parser.parse_args(arguments))
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in typed.items()}
+    options = Options(**values)
     for complaint in (_of_data_set, _of_phases, _of_data_sets, _of_dimensions, _of_sizes, _of_starts):
         if message := complaint(options):
             parser.error(message)
@@ -262,6 +287,8 @@ def _of_phases(options: Options) -> str | None:
             return f"--{name} goes with --{beside}, which is 0"
     if phase not in DATASETS[options.n].phases:
         return f"--n {options.n} is for --phase {' or '.join(DATASETS[options.n].phases)}"
+    if options.n == "folder" and options.d == 3 and phase != FINETUNE:
+        return f"--n folder --d 3 is for --phase {FINETUNE}, got --phase {phase}"
     if phase == PRETASK and not options.ratio:
         return "--ratio: expected a number above 0 to 1, got 0; with 0 nothing pre-trains"
     if phase != PRETASK and options.weight is None:
@@ -308,6 +335,10 @@ def _of_sizes(options: Options) -> str | None:
 def _of_starts(options: Options) -> str | None:
     if options.optimizer != "sgd" and options.momentum != DEFAULTS["momentum"]:
         return f"--momentum is for --optimizer sgd, got --optimizer {options.optimizer}"
+    if not any(options.loss_weights):
+        return "--loss_weights: expected a weight above 0, got none; nothing would be learnt"
+    if options.warmup_epochs > options.epochs + 1:
+        return f"--warmup_epochs: expected at most the run's {options.epochs + 1}, got {options.warmup_epochs:g}"
     if options.phase == PRETASK and options.cache and options.image_size:
         return "--image_size: the size of images in --cache is set by --cache_size; give one of the two"
     if options.init and options.resume not in (None, "auto"):

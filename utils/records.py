@@ -101,11 +101,23 @@ class Output(NamedTuple):
     """Per decoder stage, deepest first: the stage's restoration at input size, B C *S. Empty without restoration."""
 
 
+class LossWeights(NamedTuple):
+    """What each term of the loss is multiplied with in the sum; as published, all count alike."""
+
+    restoration: float = 1.0
+    intermediate_restoration: float = 1.0
+    global_similarity: float = 1.0
+    local_similarity: float = 1.0
+
+
+AS_PUBLISHED = LossWeights()
+
+
 class LossTerms(NamedTuple):
     """The loss of a step and its terms, scalars; docs/reference.md, "Loss", defines them."""
 
     total: Tensor
-    """The sum of the four terms."""
+    """The sum of the four terms, each times its :class:`LossWeights`."""
     restoration: Tensor
     """Mean squared error, 0 or more."""
     intermediate_restoration: Tensor

@@ -85,18 +85,18 @@ class WeightedStep(PretrainStep):
         self, model: nn.Module, precision: Precision, memory_format: torch.memory_format, weights: Weights
     ) -> None:
         super().__init__(model, precision, memory_format)
-        self.weights = weights
+        self.parts = weights
 
     def forward(self, views: Views, stages: list[int], beta: float) -> StepResult:
         """Views to loss terms, of which the total is the weighted sum."""
         view1 = self.run_model(views.global1, restore=True)
-        view2 = self.run_model(views.global2, restore=False) if self.weights.compares else view1
-        if self.weights.local_similarity:
+        view2 = self.run_model(views.global2, restore=False) if self.parts.compares else view1
+        if self.parts.local_similarity:
             local = self.run_model(views.local.transpose(0, 1).flatten(0, 1), restore=False)
         else:
             local, stages = Output(None, [], []), stages[:1]
         terms = pcrlv2_loss(view1, view2, local, views.target, stages=stages, beta=beta)
-        terms = terms._replace(total=weighted_total(terms, self.weights))
+        terms = terms._replace(total=weighted_total(terms, self.parts))
         return StepResult(LossTerms(*(term.unsqueeze(0) for term in terms)), spread(view1).unsqueeze(0))
 
 

@@ -1,5 +1,6 @@
 """Pre-training as a task: one module call a step, the same gradients on one process and on two."""
 
+import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import nn
@@ -10,8 +11,8 @@ from engine.pretrain import PretrainStep, PretrainTask
 from losses.pcrlv2 import draw_stages
 from models.stages import DecoderStage, run_stages
 from utils.distributed import destroy_process_group, init_process_group
-from utils.records import LossTerms, Output, Views
-from utils.schedules import restoration_weight
+from utils.records import LossTerms, LossWeights, Output, Views
+from utils.schedules import learning_rate, restoration_weight
 from utils.seeding import torch_generator
 from utils.world import World
 
@@ -103,6 +104,34 @@ def test_locals_go_in_as_one_batch_with_view_0_first():
     step(views, STAGES, 1.0)
     assert [len(x) for x in seen] == [3, 3, 3 * N_LOCAL]
     assert torch.equal(seen[2][:3], views.local[:, 0]) and torch.equal(seen[2][6:], views.local[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("weights", "batches", "counted"),
+    [
+        ((1, 1, 0, 0), [3], ("restoration", "intermediate_restoration")),
+        ((1, 1, 1, 0), [3, 3], ("restoration", "intermediate_restoration", "global_similarity")),
+        ((0, 0, 0, 1), [3, 3, 3 * N_LOCAL], ("local_similarity",)),
+    ],
+)
+def test_passes_that_only_terms_of_weight_0_need_are_not_run(weights, batches, counted):
+    step, views, seen = make_step(), make_views(batch=3), []
+    whole = step(views, STAGES, 0.7).terms
+    step = make_step()
+    step.weights = LossWeights(*weights)
+    step.model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    terms = step(views, STAGES, 0.7).terms
+    assert seen == batches
+    for name in counted:
+        assert torch.equal(getattr(terms, name), getattr(whole, name))
+    torch.testing.assert_close(terms.total, sum(getattr(whole, name) for name in counted), rtol=1e-12, atol=0)
+
+
+def test_the_learning_rate_of_a_step_has_a_warm_up():
+    task = PretrainTask(make_step(), None, n_stages=2, epochs=4, peak_lr=0.1, warmup_epochs=1.5, seed=0)
+    assert task.learning_rate(0, 0.3) == pytest.approx(0.1 * 0.3 / 1.5)
+    assert task.learning_rate(1, 0.25) == pytest.approx(learning_rate(1, 4, 0.1) * 1.25 / 1.5)
+    assert task.learning_rate(1, 0.5) == learning_rate(1, 4, 0.1) == task.learning_rate(1, 1.0)
 
 
 def test_views_and_stages_of_a_step_are_functions_of_seed_epoch_step_and_rank():

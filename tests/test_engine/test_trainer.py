@@ -143,6 +143,14 @@ def test_an_option_changed_on_resume_is_refused_by_name(tmp_path):
         make_trainer(tmp_path, fixed={"lr": 0.05, "b": 8}).run_state.find("auto")
 
 
+def test_a_state_from_before_an_option_existed_is_of_a_run_with_its_default(tmp_path):
+    make_trainer(tmp_path, fixed={"lr": 0.05}).fit()
+    published = {"lr": 0.05, "loss_weights": [1.0, 1.0, 1.0, 1.0]}
+    assert make_trainer(tmp_path, fixed=published).run_state.find("auto")
+    with pytest.raises(UsageError, match="loss_weights was .*1.0. in .* and is .*0.0. now"):
+        make_trainer(tmp_path, fixed=published | {"loss_weights": [1.0, 1.0, 1.0, 0.0]}).run_state.find("auto")
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     make_trainer(tmp_path).fit()
     with pytest.raises(UsageError, match="holds a run already"):

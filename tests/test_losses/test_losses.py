@@ -11,8 +11,8 @@ from losses.pcrlv2 import draw_stages, pcrlv2_loss, similarity, spread
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from tests.golden_numbers import fill, normal, read_json
-from utils.records import Output
-from utils.schedules import learning_rate, restoration_weight
+from utils.records import LossWeights, Output
+from utils.schedules import learning_rate, restoration_weight, warmup_factor
 
 MODELS = {2: lambda: PCRLv2(encoder_weights=None), 3: PCRLv23d}
 TERMS = ("restoration", "intermediate_restoration", "global_similarity", "local_similarity", "total")
@@ -110,6 +110,22 @@ def test_terms_equal_a_slow_independent_reference():
     assert terms.total.item() == pytest.approx(sum(expected), rel=1e-12)
 
 
+def test_the_total_is_the_weighted_sum_of_the_terms():
+    stages = draw_stages(3, 6, torch.Generator().manual_seed(7))
+    weights = LossWeights(0.5, 0.0, 2.0, 3.0)
+    terms = pcrlv2_loss(*example(), stages=stages, beta=0.3, weights=weights)
+    expected = slow_loss(*example(), stages, 0.3)
+    np.testing.assert_allclose([t.item() for t in terms[1:]], expected, rtol=1e-12)
+    assert terms.total.item() == pytest.approx(0.5 * expected[0] + 2 * expected[2] + 3 * expected[3], rel=1e-12)
+
+
+def test_a_term_of_weight_0_cannot_spoil_the_total():
+    view1, view2, local, target = example()
+    broken = view1._replace(restoration=view1.restoration * torch.inf)
+    terms = pcrlv2_loss(broken, view2, local, target, stages=[0] * 13, beta=1.0, weights=LossWeights(restoration=0))
+    assert terms.total.isfinite() and not terms.restoration.isfinite()
+
+
 def test_every_local_view_and_both_global_views_change_the_loss():
     view1, view2, local, target = example()
     stages = [0] + [0, 1] * 6
@@ -166,3 +182,8 @@ def test_schedules_at_their_corners():
     assert learning_rate(0, 0, 1e-3) == 1e-3
     assert restoration_weight(0) == 1.0 and restoration_weight(120) == pytest.approx(0.5)
     assert restoration_weight(240) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_warm_up_rises_linearly_and_then_leaves_the_rate_alone():
+    assert [warmup_factor(done, 2.5) for done in (0.25, 1.25, 2.5, 7.0)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert warmup_factor(0.01, 0.0) == 1.0

@@ -17,9 +17,10 @@ NEEDED = ["--data", "D", "--output", "O"]
 # The table of the published program, and ours beside it.
 DEFAULTS = {
     "data": "D", "output": "O", "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 16, "epochs": 100,
-    "lr": 1e-3, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False,
+    "lr": 1e-3, "optimizer": "sgd", "warmup_epochs": 0.0, "loss_weights": (1.0, 1.0, 1.0, 1.0), "momentum": 0.9,
+    "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "test": True,
     "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
-    "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
+    "task": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "swaps": 100, "image_size": 0, "cache": None,
     "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10, "probe_every": 0,
@@ -193,7 +194,7 @@ FINETUNE = "--phase finetune --n chest --d 2 --weight none"
 
 @pytest.mark.parametrize("line", [
     "--momentum 0.5", "--weight_decay 0", "--encoder_weights none", "--init x.pt", "--local_size 64", "--cache x",
-    "--cache_size 256", "--picture_every 3",
+    "--cache_size 256", "--picture_every 3", "--warmup_epochs 1", "--loss_weights 1 0 1 1",
 ])  # fmt: skip
 def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     assert f"{line.split()[0]} is for --phase pretask" in refused(capsys, f"{FINETUNE} {line}")
@@ -208,6 +209,7 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     ("--n chest --d 2 --swaps 3", "--swaps is for --d 3"),
     ("--n luna --no-skips", "--skips is for --phase finetune"),
     ("--n luna --norm gn", "--norm is for --phase finetune"),
+    ("--n luna --no-test", "--test is for --phase finetune"),
     ("--n brats", "--n brats is for --phase finetune"),
     (f"{FINETUNE} --save_masks", "--save_masks is for --n brats or lits or folder, got --n chest"),
     (f"{FINETUNE} --crop 8 8 8", "--crop is for --d 3"),
@@ -220,6 +222,8 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     ("--phase finetune --n lits --weight none --crop 16 16", "--crop: expected 3 arguments"),
     ("--phase finetune --n lits --weight none --global_size 64", "--global_size is for --d 2"),
     ("--phase finetune --n folder --d 2 --weight none --norm gn", "--norm is for --d 3"),
+    ("--phase finetune --n folder --weight none --task segmentation", "--task is for --d 2"),
+    ("--phase probe --n folder --weight none", "--n folder --d 3 is for --phase finetune, got --phase probe"),
     ("--phase finetune --n folder --d 2 --weight none --intensity ct", "--intensity is for --d 3"),
     ("--phase finetune --n brats --d 2 --weight none", "--n brats goes with --d 3, got --d 2"),
 ])  # fmt: skip
@@ -243,6 +247,9 @@ def test_options_that_contradict_each_other_are_refused(capsys):
         capsys, "--optimizer adamw --momentum 0"
     )
     assert parse("--optimizer adamw --weight_decay 0.05").optimizer == "adamw"
+    assert "--warmup_epochs: expected at most the run's 3, got 3.5" in refused(capsys, "--epochs 2 --warmup_epochs 3.5")
+    assert "--loss_weights: expected a weight above 0" in refused(capsys, "--loss_weights 0 0 0 0")
+    assert parse("--loss_weights 0 0.5 1 1").loss_weights == (0, 0.5, 1, 1)
     assert "--init starts a run" in refused(capsys, "--init a.pt --resume b.pt")
     options = parse("--init a.pt --resume auto")
     assert (options.init, options.resume) == ("a.pt", "auto")
