@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from data.catalog.list_folders import ListFolders
-from data.catalog.xrays import XRAYS
 from data.datasets.candidates import CUBE, CandidateSplits, open_candidates
 from data.datasets.classification import ClassificationSplits, open_classification
 from data.inputs import AugmentedCubes, AugmentedInputs, eval_cubes, eval_inputs
@@ -72,8 +71,9 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
 def xray_recipe(context: RunContext) -> Recipe:
     """Return the recipe for findings of chest X-rays."""
     options = context.options
+    splits = xray_splits(options, context.lists, options.ratio)
     return classification_recipe(
-        context, xray_splits(options, context.lists, options.ratio), classes=XRAYS[options.n].classes,
+        context, splits, classes=splits.classes,
         augment=AugmentedInputs(options.global_size), make_eval_inputs=eval_inputs,
         eval_loss=known_cross_entropy,
     )  # fmt: skip

@@ -53,7 +53,7 @@ def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
     splits = xray_splits(options, lists, options.ratio)
     # Fine-tuning trains on random boxes of whole images; a probe learns from and is scored on their centre.
     train = eval_images(splits.train, options.global_size)
-    return ProbeData(train, splits.valid, splits.test, splits.test_source, XRAYS[options.n].classes, eval_inputs)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, splits.classes, eval_inputs)
 
 
 def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
@@ -147,7 +147,7 @@ def prepare_epoch_probe(options: Options, lists: ListFolders, device: torch.devi
     def make(encoder: nn.Module, precision: Precision, tensor_format: torch.memory_format) -> EpochProbe:
         return EpochProbe(
             ForwardStep(PooledFeatures(encoder), precision, tensor_format), train=train_batches, valid=valid_batches,
-            make_inputs=eval_inputs, device=device, classes=XRAYS[options.n].classes, patients=valid.patients,
+            make_inputs=eval_inputs, device=device, classes=splits.classes, patients=valid.patients,
             neighbours=options.probe_neighbours, every=options.probe_every, epochs=options.epochs,
         )  # fmt: skip
 

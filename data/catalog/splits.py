@@ -1,6 +1,6 @@
 """Training, validation and test split by patient."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from data.catalog.joins import Side, note_join
@@ -25,36 +25,65 @@ def held_out(patients: Sequence[str], share: float, *, seed: int, purpose: str) 
     return set(order[: max(1, round(share * len(order)))])
 
 
-def split_by_patient(
-    names: Sequence[str], patients: Sequence[str], *, test: Sequence[str], test_patients: Sequence[str], seed: int
-) -> Splits:
-    """Split names into training, validation and test split.
+class Listed(NamedTuple):
+    """The names of a list, and the patient ID of each."""
+
+    names: Sequence[str]
+    patients: Sequence[str]
+
+    def without(self, patients: Set[str]) -> "tuple[Listed, list[str]]":
+        """Return those of other patients, and the names of the given ones."""
+        pairs = list(zip(self.names, self.patients, strict=True))
+        kept = [(name, patient) for name, patient in pairs if patient not in patients]
+        return Listed(*map(list, zip(*kept, strict=True))) if kept else NONE, [n for n, p in pairs if p in patients]
+
+
+NONE = Listed((), ())
+
+
+def split_by_patient(rest: Listed, *, test: Listed = NONE, valid: Listed = NONE, seed: int) -> Splits:
+    """Split samples into training, validation and test split.
+
+    A patient of a test list is in no other split, and one of a validation list is not in the training split; what is
+    left out for that is reported on stderr.
 
     Args:
-        names: the rest of the training list after ``--ratio``.
-        patients: patient ID of each.
-        test: the names of a test list; if it is empty, a fifth of the patients are held out.
-        test_patients: patient ID of each of these; they are removed from the other splits, which is reported on stderr.
-        seed: of both splits.
+        rest: the rest of the training list after ``--ratio``.
+        test: a test list; if it is empty, a fifth of the other patients are held out.
+        valid: a validation list; if it is empty, or names only patients of the test list, a tenth of the patients are
+            held out.
+        seed: of the splits.
 
     Raises:
         UserError: a split would have no patient.
     """
-    rest, test_names = list(zip(names, patients, strict=True)), list(test)
-    excluded = set(test_patients)
-    if not test_names and rest:
-        excluded = held_out(patients, TEST_SHARE, seed=seed, purpose="test")
-        test_names = [name for name, patient in rest if patient in excluded]
-    shared = [name for name, patient in rest if patient in excluded] if test else []
-    if shared:
-        note_join("test list", Side(len(names), "names", "of other patients", "of its patients: left out", shared))
-    rest = [(name, patient) for name, patient in rest if patient not in excluded]
-    valid = held_out([p for _, p in rest], VALID_SHARE, seed=seed, purpose="validation") if rest else set()
-    splits = Splits([n for n, p in rest if p not in valid], [n for n, p in rest if p in valid], test_names)
+    total, test_names = rest, list(test.names)
+    test_patients = set(test.patients)
+    if not test.names:
+        free, _ = rest.without(set(valid.patients))
+        test_patients = held_out(free.patients, TEST_SHARE, seed=seed, purpose="test") if free.names else set()
+        test_names = [name for name, patient in zip(*rest, strict=True) if patient in test_patients]
+    valid, shared = valid.without(test_patients)
+    _note_shared("validation list", valid, shared, "the test list's", "; a tenth of the patients are held out instead")
+    rest, shared = rest.without(test_patients)
+    _note_shared("test list", rest, shared if test.names else [], "its")
+    valid_patients = set(valid.patients)
+    if not valid.names and rest.names:
+        valid_patients = held_out(rest.patients, VALID_SHARE, seed=seed, purpose="validation")
+    train, shared = rest.without(valid_patients)
+    _note_shared("validation list", train, shared if valid.names else [], "its")
+    splits = Splits(list(train.names), list(valid.names) or shared, test_names)
     if not all(splits):
         raise UserError(
             f"--ratio: expected a patient at least to train on, one to choose the epoch and one to test, got "
-            f"{len(names)} images of {len(set(patients))} patients after the share that pre-trains; give a "
+            f"{len(total.names)} images of {len(set(total.patients))} patients after the share that pre-trains; give a "
             "smaller --ratio"
         )
     return splits
+
+
+def _note_shared(source: str, kept: Listed, shared: Sequence[str], whose: str, if_none: str = "") -> None:
+    """Report names that are left out of a split since their patient is in another one."""
+    if shared:
+        unmatched = f"of {whose} patients: left out" + ("" if kept.names else if_none)
+        note_join(source, Side(len(kept.names) + len(shared), "names", "of other patients", unmatched, shared))

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from data.catalog.file_index import FileIndex
 from data.catalog.labels import Labels
-from data.catalog.list_folders import keep_names
 from data.catalog.names import NameList
 
 
@@ -33,7 +32,9 @@ class LabelRequest(NamedTuple):
     root: Path
     """The data set's folder."""
     lists: Sequence[Path]
-    """The training list and, if there is one, the test list; their lines may hold labels."""
+    """The training list and those of validation and test, if there are any; their lines may hold labels."""
+    files: FileIndex
+    """The images in it."""
     uncertain: str
     """What an uncertain label becomes: ``'ones'``, ``'zeros'`` or ``'ignore'``."""
 
@@ -41,7 +42,10 @@ class LabelRequest(NamedTuple):
 class LabelTable(NamedTuple):
     """Labels and patients of images, by their names in the index."""
 
+    classes: tuple[str, ...]
+    """The names of the labels, in their order."""
     labels: Labels
+    """Image to its labels, 0, 1 or NaN where unknown; images without any are not in it."""
     patients_of: Callable[[Sequence[str]], list[str]]
     """Names of images to the patient ID of each."""
 
@@ -49,15 +53,13 @@ class LabelTable(NamedTuple):
 class XrayDataset(NamedTuple):
     """A 2D data set; its functions raise UserError where the data is not as expected."""
 
-    classes: tuple[str, ...]
-    """The names of the labels, in their order."""
     index_images: Callable[[Path], FileIndex]
     """The data set's folder to its images by name."""
     make_lists: Callable[[ListRequest], None]
     """Writes ``{name}_train.txt``, and lists of other splits where the data set defines them."""
     read_labels: Callable[[LabelRequest], LabelTable]
     """Reads what fine-tuning and probes need."""
-    clean: Callable[[NameList], NameList] = keep_names
+    clean: Callable[[NameList, FileIndex], NameList] = lambda names, files: names
     """The names of a list to those of the index."""
     within: str = ""
     """Only images whose names begin so are expected in a list."""

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from data.catalog.chest import FINDINGS, find_chest_table, index_chest, make_chest_lists
 from data.catalog.chexpert import TRAIN, index_chexpert, make_chexpert_list, strip_root_folder
 from data.catalog.file_index import FileIndex, ListedFiles
+from data.catalog.folder_xrays import index_folder, make_folder_list, match_list, read_folder_labels
 from data.catalog.joins import note_join
 from data.catalog.labels import CHEXPERT_FINDINGS, chest_labels, read_chexpert_labels
 from data.catalog.list_folders import ListFolders, listed_side, open_list
+from data.catalog.names import NameList
 from data.catalog.patients import chest_patients, chexpert_patients
 from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest, XrayDataset
 
@@ -22,7 +24,7 @@ def _make_chest_lists(request: ListRequest) -> None:
 def _read_chest_labels(request: LabelRequest) -> LabelTable:
     table = find_chest_table(request.root)
     patients_of = partial(chest_patients, table=table.patients if table else {})
-    return LabelTable(chest_labels(request.lists, table), patients_of)
+    return LabelTable(FINDINGS, chest_labels(request.lists, table), patients_of)
 
 
 def _make_chexpert_list(request: ListRequest) -> None:
@@ -30,16 +32,18 @@ def _make_chexpert_list(request: ListRequest) -> None:
 
 
 def _read_chexpert_labels(request: LabelRequest) -> LabelTable:
-    return LabelTable(read_chexpert_labels(request.root, uncertain=request.uncertain), chexpert_patients)
+    labels = read_chexpert_labels(request.root, uncertain=request.uncertain)
+    return LabelTable(CHEXPERT_FINDINGS, labels, chexpert_patients)
 
 
 XRAYS = {
-    "chest": XrayDataset(
-        classes=FINDINGS, index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels
-    ),
+    "chest": XrayDataset(index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels),
     "chexpert": XrayDataset(
-        classes=CHEXPERT_FINDINGS, index_images=index_chexpert, make_lists=_make_chexpert_list,
-        read_labels=_read_chexpert_labels, clean=strip_root_folder, within=TRAIN,
+        index_images=index_chexpert, make_lists=_make_chexpert_list, read_labels=_read_chexpert_labels,
+        clean=lambda names, files: strip_root_folder(names), within=TRAIN,
+    ),
+    "folder": XrayDataset(
+        index_images=index_folder, make_lists=make_folder_list, read_labels=read_folder_labels, clean=match_list
     ),
 }  # fmt: skip
 
@@ -59,24 +63,27 @@ class Xrays(NamedTuple):
         dataset = XRAYS[self.name]
         return open_list(
             self.lists, self.name, self.files, make=self._make_lists, split=split, within=dataset.within,
-            clean=dataset.clean,
+            clean=self._clean,
         )  # fmt: skip
+
+    def _clean(self, names: NameList) -> NameList:
+        return XRAYS[self.name].clean(names, self.files)
 
     def _make_lists(self, folder: Path) -> None:
         # The test list is looked up only now: reading the training list may have passed over lists of other data.
         test_list = self.lists.find(self.name, "test")
         XRAYS[self.name].make_lists(ListRequest(folder, self.root, self.files, self.seed, self.max_bad, test_list))
 
-    def open_test_list(self) -> ListedFiles | None:
-        """The test list; None where there is none."""
-        listed = self.lists.read(self.name, "test", self.files, XRAYS[self.name].clean)
+    def find_list(self, split: str) -> ListedFiles | None:
+        """The list of a split; None where there is none."""
+        listed = self.lists.read(self.name, split, self.files, self._clean)
         if listed is not None:
             note_join(listed.source, listed_side(listed))
         return listed
 
     def read_labels(self, lists: Sequence[Path], uncertain: str) -> LabelTable:
         """Labels and patients, see :class:`LabelRequest`."""
-        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, uncertain))
+        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, self.files, uncertain))
 
 
 def find_xrays(*, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:

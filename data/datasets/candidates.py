@@ -17,7 +17,7 @@ from data.catalog.list_folders import ListFolders, open_list
 from data.catalog.lists import list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
 from data.catalog.scans import SCANS, ScanFile, find_scans, split_of
-from data.catalog.splits import split_by_patient
+from data.catalog.splits import Listed, split_by_patient
 from data.readers.cubes import load_cube
 from data.readers.tables import read_table
 from data.transforms.hounsfield import LOWEST, scale
@@ -253,7 +253,7 @@ def open_candidates(
     with_candidates = {candidates.scans[i] for i in np.unique(candidates.scan_index)}
     names = [name for name in rest.found(max_bad=max_bad).names if name in with_candidates]
     test = [name for name in valid if name in with_candidates]
-    splits = split_by_patient(names, names, test=test, test_patients=test, seed=seed)
+    splits = split_by_patient(Listed(names, names), test=Listed(test, test), seed=seed)
     files = {name: scan.path for name, scan in scans.items()}
     return CandidateSplits(
         BalancedCubes(candidates.in_scans(splits.train), files, cube, seed=seed),

@@ -1,5 +1,6 @@
 """The data sets of image classification: images with labels, split by patient."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from data.catalog.joins import Side, first_names, note_join
 from data.catalog.labels import Labels, as_array
 from data.catalog.list_folders import ListFolders
 from data.catalog.names import NameList
-from data.catalog.splits import split_by_patient
+from data.catalog.splits import Listed, split_by_patient
 from data.catalog.xrays import find_xrays
 from data.datasets.images import ImageFiles
 from data.transforms.central_crop import central_square
@@ -63,15 +64,18 @@ class ClassificationSplits(NamedTuple):
     test: LabelledFiles
     test_source: str
     """Where the test split comes from, in words."""
+    classes: tuple[str, ...]
+    """The names of the labels, in their order."""
 
 
 def open_classification(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
     max_side: int = 0, max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
-    """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
+    """Open the training, validation and test split: the rest of the training list after ``ratio``, and the other lists.
 
-    Listed images without labels are left out and counted on stderr.
+    Where there is no validation or test list, patients are held out. Listed images without labels are left out and
+    counted on stderr.
 
     Args:
         name: a key of :data:`data.catalog.xrays.XRAYS`.
@@ -89,28 +93,31 @@ def open_classification(
     """
     xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
     _, rest = xrays.open_list("train").cut(ratio)
-    test_list = xrays.open_test_list()
-    sources = [Path(listed.source) for listed in (rest, test_list) if listed is not None]
-    labels, patients_of = xrays.read_labels(sources, uncertain)
-    names = _usable(rest, labels, max_bad)
-    test = _usable(test_list, labels, max_bad) if test_list is not None else []
-    all_names = [*names, *test]
-    patients = dict(zip(all_names, patients_of(all_names), strict=True))
-    splits = split_by_patient(
-        names, [patients[n] for n in names], test=test, test_patients=[patients[n] for n in test], seed=seed
-    )
+    lists_of = {"train": rest, "valid": xrays.find_list("valid"), "test": xrays.find_list("test")}
+    sources = [Path(listed.source) for listed in lists_of.values() if listed is not None]
+    table = xrays.read_labels(sources, uncertain)
+    names = {split: _usable(listed, table.labels, max_bad) for split, listed in lists_of.items()}
+    all_names = list(dict.fromkeys(itertools.chain.from_iterable(names.values())))
+    patients = dict(zip(all_names, table.patients_of(all_names), strict=True))
+    train, valid, test = (Listed(names[split], [patients[n] for n in names[split]]) for split in lists_of)
+    splits = split_by_patient(train, valid=valid, test=test, seed=seed)
 
     def files(split: list[str], central: int) -> LabelledFiles:
         listed = xrays.files.join(NameList.of(split), source=rest.source)
         images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
-        return LabelledFiles(images, as_array(labels, split), [patients[n] for n in split], central=central)
+        return LabelledFiles(images, as_array(table.labels, split), [patients[n] for n in split], central=central)
 
+    test_list = lists_of["test"]
     source = Path(test_list.source).name if test_list else "a fifth of the patients, held out"
-    return ClassificationSplits(files(splits.train, 0), files(splits.valid, size), files(splits.test, size), source)
+    return ClassificationSplits(
+        files(splits.train, 0), files(splits.valid, size), files(splits.test, size), source, table.classes
+    )
 
 
-def _usable(listed: ListedFiles, labels: Labels, max_bad: float) -> list[str]:
-    """Return the listed images that have a file and labels."""
+def _usable(listed: ListedFiles | None, labels: Labels, max_bad: float) -> list[str]:
+    """Return the listed images that have a file and labels; none without a list."""
+    if listed is None:
+        return []
     names = list(listed.found(max_bad=max_bad).names)
     without = [name for name in names if name not in labels]
     if without and len(without) == len(names):

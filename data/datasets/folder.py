@@ -15,6 +15,7 @@ from data.readers.tables import read_table
 from data.readers.volumes import VOLUMES
 from utils.errors import UserError
 
+MASKS = "masks"
 # Masks with more values than this are probably photographs or other images.
 MOST_CLASSES = 32
 
@@ -34,7 +35,7 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
     """
     root = require_folder(root)
     images = _by_stem(root / "images", IMAGES if dim == 2 else VOLUMES)
-    masks = _by_stem(root / "masks", (".png",) if dim == 2 else VOLUMES)
+    masks = _by_stem(root / MASKS, (".png",) if dim == 2 else VOLUMES)
     unmasked = [path.name for stem, path in images.items() if stem not in masks]
     require_complete(root, [f"no mask of {name}" for name in unmasked], len(images), "images")
     unused = [path.name for stem, path in masks.items() if stem not in images]
@@ -100,10 +101,10 @@ def _regions(root: Path, masks: Sequence[Path], dim: int, classes: int) -> tuple
         return (Region("foreground", tuple(range(1, MOST_LABELS)), 1),)
     values = list(range(1, classes + 1)) if classes else mask_values(masks, dim)
     if not values:
-        raise UserError(f"--data: expected masks with values above 0 in {root / 'masks'}, all are 0; or give --classes")
+        raise UserError(f"--data: expected masks with values above 0 in {root / MASKS}, all are 0; or give --classes")
     if len(values) > MOST_CLASSES and not classes:
         raise UserError(
-            f"--data: expected up to {MOST_CLASSES} values in the masks of {root / 'masks'}, found {len(values)}; are "
+            f"--data: expected up to {MOST_CLASSES} values in the masks of {root / MASKS}, found {len(values)}; are "
             "these masks? If so, give their number as --classes"
         )
     if len(values) == 1:

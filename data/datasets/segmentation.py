@@ -12,7 +12,7 @@ from data.catalog.file_index import FileIndex, ListedFiles
 from data.catalog.joins import Side, note_join
 from data.catalog.list_folders import ListFolders, listed_side
 from data.catalog.names import NameList
-from data.catalog.splits import split_by_patient
+from data.catalog.splits import Listed, split_by_patient
 from data.datasets.brats import find_brats
 from data.datasets.case_cache import CaseCache
 from data.datasets.case_crops import cut_crop, draw_start
@@ -122,8 +122,8 @@ def open_segmentation(
 ) -> SegmentationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
-    The lists are ``{name}_train.txt`` and ``{name}_test.txt``, if they exist; plain folders have their own ``test.txt``
-    instead. Without a training list, it is all cases outside the test split, in a seeded order.
+    The lists are ``{name}_train.txt``, ``{name}_valid.txt`` and ``{name}_test.txt``, if they exist; plain folders have
+    their own ``test.txt`` instead. Without a training list, it is all cases outside the test split, in a seeded order.
 
     Args:
         name: ``'brats'``, ``'lits'`` or ``'folder'``.
@@ -148,18 +148,19 @@ def open_segmentation(
     cases = _by_name(layout.cases)
     index = FileIndex([Path(root)], [NameList.of(cases)])
     listed = _read_lists(name, lists, index, layout)
+    given = {split: list(found.found(max_bad=max_bad).names) for split, found in listed.items() if split != "train"}
     test, source = layout.test, layout.test_source
-    if "test" in listed:
-        test, source = list(listed["test"].found(max_bad=max_bad).names), f"{name}_test.txt"
-    order = sorted(set(cases) - set(test), key=lambda case: (seed_of(seed, "list", case), case))
+    if "test" in given:
+        test, source = given["test"], f"{name}_test.txt"
+    valid = given.get("valid", [])
+    order = sorted({*cases} - {*test, *valid}, key=lambda case: (seed_of(seed, "list", case), case))
     training = listed.get("train") or index.join(NameList.of(order), source=root)
     rest = list(training.cut(ratio)[1].found(max_bad=max_bad).names)
-    splits = split_by_patient(
-        rest, [cases[n].patient for n in rest], test=test, test_patients=[cases[n].patient for n in test], seed=seed
-    )
-    train, valid, test_cases = ([cases[n] for n in split] for split in splits)
+    of_rest, of_valid, of_test = (Listed(names, [cases[n].patient for n in names]) for names in (rest, valid, test))
+    splits = split_by_patient(of_rest, valid=of_valid, test=of_test, seed=seed)
+    train_cases, valid_cases, test_cases = ([cases[n] for n in split] for split in splits)
     return SegmentationSplits(
-        CaseCrops(train, layout, crop=crop, seed=seed, cache=cache), WholeCases(valid, layout),
+        CaseCrops(train_cases, layout, crop=crop, seed=seed, cache=cache), WholeCases(valid_cases, layout),
         WholeCases(test_cases, layout), source if test else "a fifth of the patients, held out", layout,
     )  # fmt: skip
 
@@ -176,7 +177,7 @@ def _read_lists(name: str, lists: ListFolders, index: FileIndex, layout: Layout)
     """Read the lists that exist; how they match the cases is reported on stderr."""
     if name == "folder":
         return {}
-    read = {split: lists.read(name, split, index) for split in ("test", "train")}
+    read = {split: lists.read(name, split, index) for split in ("test", "valid", "train")}
     listed = {split: found for split, found in read.items() if found is not None}
     for split, found in listed.items():
         sides = [listed_side(found)]

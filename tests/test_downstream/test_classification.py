@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from data.catalog.labels import CHEXPERT_FINDINGS, read_chexpert_labels, read_listed_labels
 from data.catalog.list_folders import ListFolders
 from data.catalog.patients import chest_patient, chexpert_patient
-from data.catalog.splits import split_by_patient
+from data.catalog.splits import Listed, split_by_patient
 from data.datasets.classification import open_classification
 from data.inputs import AugmentedInputs
 from data.transforms.central_crop import central_square
@@ -130,25 +130,47 @@ def test_wrong_input_is_one_line(nih, tmp_path, monkeypatch, capsys):
 def test_no_patient_is_in_two_splits_and_all_images_are_in_one():
     names = [f"{i:08}_{k:03}.png" for i in range(40) for k in range(1 + i % 3)]
     patients = [chest_patient(name) for name in names]
-    splits = split_by_patient(names, patients, test=[], test_patients=[], seed=1)
+    listed = Listed(names, patients)
+    splits = split_by_patient(listed, seed=1)
     groups = [{chest_patient(name) for name in split} for split in splits]
     assert sorted(n for split in splits for n in split) == names
     assert sum(map(len, groups)) == 40 and [len(group) for group in groups] == [29, 3, 8]
-    assert splits == split_by_patient(names, patients, test=[], test_patients=[], seed=1)
-    assert splits != split_by_patient(names, patients, test=[], test_patients=[], seed=2)
+    assert splits == split_by_patient(listed, seed=1) != split_by_patient(listed, seed=2)
     # A patient of the test list trains nowhere.
-    splits = split_by_patient(names, patients, test=["00000001_007.png"], test_patients=["00000001"], seed=1)
+    splits = split_by_patient(listed, test=Listed(["00000001_007.png"], ["00000001"]), seed=1)
     assert splits.test == ["00000001_007.png"] and not any("00000001" in n for n in splits.train + splits.valid)
     with pytest.raises(UserError, match="--ratio"):
-        split_by_patient(names[:3], patients[:3], test=[], test_patients=[], seed=1)
+        split_by_patient(Listed(names[:3], patients[:3]), seed=1)
     assert chexpert_patient("train/patient00007/study2/view1_frontal.jpg") == "train/patient00007"
+
+
+def test_a_validation_list_is_the_validation_split(capsys):
+    listed = Listed([f"{patient}{k}" for patient in "abcdefghij" for k in range(2)], list("aabbccddeeffgghhiijj"))
+    test, valid = Listed(["b0", "z0"], ["b", "z"]), Listed(["a1", "c0", "z1", "y0"], ["a", "c", "z", "y"])
+    splits = split_by_patient(listed, test=test, valid=valid, seed=1)
+    assert splits.test == ["b0", "z0"] and splits.valid == ["a1", "c0", "y0"]
+    assert splits.train == [name for name in listed.names if name[0] not in "abc"]
+    error = capsys.readouterr().err
+    assert "validation list: 3 of 4 names of other patients, 1 of the test list's patients: left out (z1)\n" in error
+    assert "test list: 18 of 20 names of other patients, 2 of its patients: left out (b0, b1)\n" in error
+    assert "validation list: 14 of 18 names of other patients, 4 of its patients: left out (a0, a1, c0, c1)\n" in error
+    # The test split that is held out leaves the validation list whole.
+    for seed in range(9):
+        splits = split_by_patient(listed, valid=valid, seed=seed)
+        assert splits.valid == list(valid.names) and len({name[0] for name in splits.test}) == 2
+        assert not {name[0] for name in splits.train} & {name[0] for name in (*splits.valid, *splits.test)}
+    # The published lists of NIH have one file as both: patients are held out, as without a validation list.
+    splits = split_by_patient(listed, test=test, valid=test, seed=1)
+    assert splits == split_by_patient(listed, test=test, seed=1) and splits.valid
+    assert "(b0, z0)" in (error := capsys.readouterr().err) and "a tenth of the patients are held out instead" in error
 
 
 def test_what_pre_trained_does_not_fine_tune(nih, tmp_path):
     splits = open_classification(name="chest", root=nih, lists=ListFolders.at(tmp_path), ratio=0.5, seed=1, size=64)
     listed = [line.split()[0] for line in (tmp_path / "chest_train.txt").read_text().splitlines()]
-    used = [split.name(i) for split in (splits.train, splits.valid) for i in range(len(split))]
-    assert sorted(used) == sorted(listed[len(listed) // 2 :])
+    used, chosen = ([split.name(i) for i in range(len(split))] for split in (splits.train, splits.valid))
+    assert used == listed[len(listed) // 2 :]
+    assert chosen == [line.split()[0] for line in (tmp_path / "chest_valid.txt").read_text().splitlines()]
     truth = read_listed_labels(tmp_path / "chest_train.txt")
     for i in range(len(splits.train)):
         assert tuple(splits.train[i][1].tolist()) == truth[splits.train.name(i)]

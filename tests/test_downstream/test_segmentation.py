@@ -226,7 +226,7 @@ def test_wrong_input_is_one_line(brats, flat, tmp_path, monkeypatch, capsys):
         ("brats", 3, lacking, "1 of 7 patients"),
         ("brats", 3, flat, "expected BraTS in"),
         ("lits", 3, flat, "expected LiTS in"),
-        ("folder", 2, brats, "expected files of .png"),
+        ("folder", 2, brats, "expected masks/ for segmentation or labels.csv with columns of 0, 1 or blank"),
         ("folder", 2, unmasked, "no mask of"),
         ("folder", 2, tables, "patients.csv: expected the columns name,patient, got name,person"),
         ("folder", 2, listed, "test.txt: expected names of images, none of its 1 is one (x99.png)"),
@@ -374,6 +374,11 @@ def test_lists_and_ratio_decide_what_is_used(brats, tmp_path):
     )
     used = [case.name for split in (splits.train, splits.valid) for case in split.cases]
     assert sorted(used) == sorted(names[3:6]) and [case.name for case in splits.test.cases] == [names[6]]
+    (tmp_path / "brats_valid.txt").write_text("\n".join([names[1], names[5], names[6]]))
+    splits = open_segmentation(
+        name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0.5, seed=0, dim=3, crop=(8, 8, 8)
+    )
+    assert [[case.name for case in split.cases] for split in splits[:3]] == [names[3:5], names[1:6:4], names[6:]]
     (tmp_path / "brats_test.txt").write_text("someone")
     with pytest.raises(UserError, match=r"brats_test.txt: 1 of its 1 names are not in .* \(someone\)"):
         open_segmentation(

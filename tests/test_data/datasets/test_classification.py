@@ -74,6 +74,22 @@ def test_a_test_list_is_joined_as_the_training_list(tmp_path, root, capsys):
         opened(tmp_path, root, max_bad=1)
 
 
+def test_a_validation_list_is_joined_as_the_training_list(tmp_path, root, capsys):
+    write_list(tmp_path, [name + MASS for name in NAMES[2:]])
+    write_list(tmp_path, [name + NONE for name in (NAMES[0], NAMES[2])], split="valid")
+    write_list(tmp_path, [name + NONE for name in (NAMES[3], NAMES[5])], split="test")
+    with pytest.raises(UserError, match=f"names are listed twice with different labels .{NAMES[2]}, {NAMES[3]}"):
+        opened(tmp_path, root)
+    write_list(tmp_path, [name + MASS for name in (NAMES[0], NAMES[2], "x.png")], split="valid")
+    write_list(tmp_path, [NAMES[3] + MASS], split="test")
+    with pytest.raises(UserError, match=r"chest_valid.txt: 1 of its 3 names are not in .*x.png"):
+        opened(tmp_path, root)
+    splits = opened(tmp_path, root, max_bad=0.5)
+    # The patient of NAMES[2] is that of the test list, and the list's other patient trains nowhere.
+    assert [names_of(split) for split in splits[:3]] == [NAMES[4:], NAMES[:1], [NAMES[3]]]
+    assert "chest_valid.txt: 2 of 3 names in --data, 1 not (x.png)\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("twice", [("train", "train"), ("train", "test")])
 def test_an_image_with_two_different_labels_is_refused(tmp_path, root, twice, capsys):
     lines = {"train": [name + MASS for name in NAMES[2:]], "test": [NAMES[0] + MASS, NAMES[1] + NONE]}

@@ -1,0 +1,45 @@
+"""The task of a user's own folder: its masks are segmented, or the labels of its table are classified."""
+
+from pathlib import Path
+
+from data.catalog.label_table import LABELS, has_labels
+from data.datasets.folder import MASKS
+from downstream.classification import xray_recipe
+from downstream.segmentation import segmentation_recipe
+from downstream.tasks import Recipe, RunContext
+from utils.errors import UsageError, UserError
+from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
+
+OF_SEGMENTATION = ("cache", "classes", "skips", "save_masks")
+"""Options that classification does not use."""
+
+
+def folder_recipe(context: RunContext) -> Recipe:
+    """Return the recipe of the task that :func:`choose_task` finds."""
+    options = context.options
+    if options.d == 3 or choose_task(options) == SEGMENTATION:
+        return segmentation_recipe(context)
+    for name in OF_SEGMENTATION:
+        if getattr(options, name) != DEFAULTS[name]:
+            raise UsageError(f"--{name} is for segmentation; {Path(options.data) / LABELS} is for classification")
+    return xray_recipe(context)
+
+
+def choose_task(options: Options) -> str:
+    """Return ``--task`` or, without it, the task that the files in the folder are for.
+
+    Raises:
+        UserError: there are both masks and a table of labels, or neither.
+    """
+    if options.task is not None:
+        return options.task
+    root = Path(options.data)
+    masks, labels = (root / MASKS).is_dir(), has_labels(root / LABELS)
+    if masks == labels:
+        found = "both" if masks else "neither"
+        advice = f"give --task {SEGMENTATION} or --task {CLASSIFICATION}" if masks else "see docs/data.md"
+        raise UserError(
+            f"--data: expected masks/ for segmentation or {LABELS} with columns of 0, 1 or blank for classification, "
+            f"{root} has {found}; {advice}"
+        )
+    return SEGMENTATION if masks else CLASSIFICATION
