@@ -58,7 +58,9 @@ def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> 
     downloaded = options.encoder_weights != "none" and not options.init and not resumed
     weights = options.encoder_weights if downloaded else None
     if options.d == 2:
-        views = partial(Views2d, global_size=options.global_size, local_size=options.local_size)
+        views = partial(
+            Views2d, global_size=options.global_size, local_size=options.local_size, cutout_size=options.cutout_size
+        )
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
         return Dimension(
             partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), memory_format(2, device)

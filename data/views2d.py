@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from data.transforms.blur2d import apply_blur, draw_blur
-from data.transforms.cutout import apply_cutout, draw_cutout
+from data.transforms.cutout import SIDE, apply_cutout, draw_cutout
 from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
 from data.transforms.resized_crop import Boxes, Cropper, draw_boxes
 from data.transforms.rotation2d import Rotation, apply_rotation, draw_rotation
@@ -60,10 +60,10 @@ def apply_spatial(crop: Cropper, params: Spatial, size: int) -> Tensor:
     return apply_rotation(crop(params.boxes, size), params.rotation)
 
 
-def apply_appearance(views: Tensor, params: Appearance) -> Tensor:
+def apply_appearance(views: Tensor, params: Appearance, cutout_size: int = SIDE) -> Tensor:
     """Blur, jitter, normalise and cut out: uint8 N S S to the network's input, float32 N 3 S S."""
     normalized = normalize(apply_jitter(apply_blur(views, params.sigma), params.jitter))
-    return normalized if params.cutout is None else apply_cutout(normalized, params.cutout)
+    return normalized if params.cutout is None else apply_cutout(normalized, params.cutout, cutout_size)
 
 
 def normalize(views: Tensor) -> Tensor:
@@ -84,10 +84,14 @@ class Views2d:
     Args:
         global_size, local_size: sides of the views in pixels.
         n_local: local views of each image, V.
+        cutout_size: side of the squares that are set to 0 in global views, pixels.
     """
 
-    def __init__(self, *, global_size: int = 224, local_size: int = 96, n_local: int = 6) -> None:
+    def __init__(
+        self, *, global_size: int = 224, local_size: int = 96, n_local: int = 6, cutout_size: int = SIDE
+    ) -> None:  # fmt: skip
         self.global_size, self.local_size, self.n_local = global_size, local_size, n_local
+        self.cutout_size = cutout_size
 
     def __call__(self, batch: RawImages | tuple[Tensor, Tensor] | Tensor, generator: torch.Generator) -> Views:
         """Make all views of a batch.
@@ -119,7 +123,7 @@ class Views2d:
         """Apply ``params`` to uint8 B 1 H W; the target is global view 1 after the spatial operations, normalised."""
         n, crop = len(images), Cropper(images)
         transformed = apply_spatial(crop, params.global_spatial, self.global_size)
-        global1, global2 = apply_appearance(transformed, params.global_appearance).chunk(2)
+        global1, global2 = apply_appearance(transformed, params.global_appearance, self.cutout_size).chunk(2)
         local = apply_appearance(apply_spatial(crop, params.local_spatial, self.local_size), params.local_appearance)
         local = local.unflatten(0, (self.n_local, n)).transpose(0, 1)
         return Views(global1, global2, normalize(transformed[:n]), local)

@@ -110,6 +110,10 @@ class Options:
     local_size: int = option(
         DATA, "side of a local view in pixels, times of 32", default=96, phases=(PRETASK,), dim=2, type=_side
     )  # fmt: skip
+    cutout_size: int = option(
+        DATA, "side in pixels of the three squares set to 0 in a global view; less for smaller views: 32 in 224 is a "
+        "seventh of the side", default=32, phases=(PRETASK,), dim=2, type=number(int, 0, 4096),
+    )  # fmt: skip
     swaps: int = option(
         DATA, "swaps of two patches of 8x4x4 voxels in a global crop; fewer for crops smaller than 64x64x32, which 100 "
         "would scramble", default=100, phases=(PRETASK,), dim=3, type=_count,

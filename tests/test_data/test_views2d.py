@@ -156,6 +156,23 @@ def test_cutout_squares_are_clipped_at_the_border():
     assert stats.chisquare(np.bincount(centres[:, 0].numpy(), minlength=96)).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("side", "rows"), [(9, slice(46, 55)), (10, slice(45, 55)), (1, slice(50, 51)), (0, slice(0))])
+def test_squares_of_any_side_are_cut_out(side, rows):
+    squares = torch.tensor([[[50, 60], [50, 60], [50, 60]]])
+    expected = torch.ones(96, 96)
+    expected[rows, slice(rows.start + 10, rows.stop + 10) if side else rows] = 0
+    assert torch.equal(apply_cutout(torch.ones(1, 1, 96, 96), squares, side)[0, 0], expected)
+    assert torch.equal(cutout_mask(squares, 96, side)[0], expected)
+
+
+def test_the_side_of_the_squares_reaches_the_global_views():
+    batch = torch.full((2, 1, 80, 90), 200, dtype=torch.uint8)
+    plain, cut = (Views2d(global_size=64, local_size=32, cutout_size=s)(batch, generator(1)) for s in (0, 6))
+    changed = (plain.global1 != cut.global1).any(1).flatten(1).sum(1)
+    assert (changed > 0).all() and (changed <= 3 * 36).all()
+    assert torch.equal(plain.target, cut.target) and torch.equal(plain.local, cut.local)
+
+
 @pytest.mark.parametrize("area", [(0.3, 1.0), (0.05, 0.3)])
 def test_boxes_are_drawn_as_torchvisions(area):
     n, height, width = 3000, 300, 400

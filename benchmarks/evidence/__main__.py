@@ -1,0 +1,162 @@
+"""Does pre-training help? Encoders compared by the program's own pre-training, fine-tuning and probes.
+
+python -m benchmarks.evidence [--data DIR --n NAME --d 2] [--arms ARM ...] [--labels P ...] [--steps N ...] [--out DIR]
+"""
+
+import json
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.draws import prepare_lists
+from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
+from benchmarks.evidence.report import table, write_report
+from benchmarks.evidence.run import exclusively, run_all
+from benchmarks.evidence.scores import collect, summarize
+from benchmarks.evidence.settings import PRESETS, RANDOM, READOUTS, Settings, parse_arm
+from engine.stopping import EXIT_STATUS, Stopped
+from evaluation.metrics import require_metrics
+from evaluation.probes import require_probes
+from utils.arguments import OneLineParser, number, path
+from utils.atomic import whole_file
+from utils.errors import UsageError, UserError, run_command
+from utils.options import DATASETS
+from utils.provenance import describe_program
+from utils.world import read_world
+
+SETTINGS = "settings.json"
+# Random first weights: what is measured begins without the labels of ImageNet.
+PRETRAINING = {2: "--encoder_weights none", 3: ""}
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
+    """Parse the options; a wrong one ends the program with one line and status 2."""
+    parser = OneLineParser(
+        prog="python -m benchmarks.evidence",
+        description="Compare encoders, frozen and fine-tuned, with few labels. A comparison that was cut short goes on "
+        "where it was; several processes, also of other machines, may work in one --out.",
+    )  # fmt: skip
+    parser.add_argument("--data", type=path, metavar="DIR", help="folder of labelled data; without it, phantoms")
+    parser.add_argument("--pretraining_data", type=path, metavar="DIR", help="folder to pre-train on, if another one")
+    parser.add_argument("--n", choices=list(DATASETS), help="the data set")
+    parser.add_argument("--d", type=int, choices=[2, 3], default=2, help="dimensions")
+    parser.add_argument("--lists", type=path, metavar="DIR", help="folder of the data set's lists, if it has its own")
+    parser.add_argument(
+        "--arms", nargs="+", default=[RANDOM, "pretrained"], metavar="ARM",
+        help=f"random, supervised, floor, {', '.join(PRESETS)}, NAME=FILE.pt, or NAME='OPTIONS of pre-training'",
+    )  # fmt: skip
+    parser.add_argument("--steps", nargs="+", type=number(int, 1, 10**8), default=[250], help="of pre-training")
+    parser.add_argument(
+        "--labels", nargs="+", type=number(float, 0, 100, open_low=True), default=[1, 5, 10, 100],
+        help="percent of the training patients whose labels are used",
+    )  # fmt: skip
+    parser.add_argument("--draws", type=number(int, 1, 100), default=5, help="draws of labelled patients")
+    parser.add_argument("--readouts", nargs="+", choices=READOUTS, default=list(READOUTS), help="frozen and fine-tuned")
+    parser.add_argument(
+        "--rates", nargs="+", type=number(float, 0, 1, open_low=True), default=[1e-4, 3e-4, 1e-3],
+        help="learning rates of fine-tuning; each arm and share chooses its own on the validation patients",
+    )  # fmt: skip
+    for name in ("common", "pretraining", "finetuning"):
+        runs = "every run" if name == "common" else name
+        parser.add_argument(f"--{name}", default="", metavar="OPTIONS", help=f"options of main.py for {runs}")
+    parser.add_argument("--protocol", choices=["draws", "paper"], default="draws", help="paper: see docs/evidence.md")
+    parser.add_argument("--workers", type=number(int, 1, 256), default=1, help="processes side by side")
+    parser.add_argument("--out", type=path, default="runs/evidence", metavar="DIR", help="folder of runs and results")
+    options = parser.parse_args(arguments)
+    if options.data is None and (options.n or options.pretraining_data):
+        parser.error("--data: expected the folder of the data set of --n")
+    if options.data is not None and not options.n:
+        parser.error("--n: expected the data set in --data")
+    return options
+
+
+def make_settings(options: Namespace) -> Settings:
+    """The comparison that was asked for; without data, phantoms are made."""
+    out = Path(options.out)
+    data, n, own = options.data, options.n, {}
+    pretraining_data = options.pretraining_data or data
+    if data is None:
+        phantoms = PHANTOMS[options.d]
+        data, n, own = str(out / "phantoms"), phantoms.n, phantoms._asdict()
+        pretraining_data = make_phantoms(options.d, Path(data))
+    common, pretraining, finetuning = (
+        (*shlex.split(own.get(name, "")), *shlex.split(getattr(options, name)))
+        for name in ("common", "pretraining", "finetuning")
+    )
+    return Settings(
+        out=out, data=data, pretraining_data=pretraining_data, n=n, d=options.d, lists=options.lists,
+        arms=tuple(map(parse_arm, options.arms)), steps=tuple(sorted(set(options.steps))),
+        labels=tuple(sorted(set(options.labels))), draws=options.draws, readouts=tuple(options.readouts),
+        rates=tuple(sorted(set(options.rates))), common=_for_this_process(common),
+        pretraining=(*shlex.split(PRETRAINING[options.d]), *pretraining), finetuning=finetuning,
+        paper=options.protocol == "paper",
+    )  # fmt: skip
+
+
+def _for_this_process(common: tuple[str, ...]) -> tuple[str, ...]:
+    """Under torchrun every process has its own GPU and makes runs of its own."""
+    world = read_world()
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        os.environ.pop(name, None)
+    import torch
+
+    own = ("--device", f"cuda:{world.local_rank}") if world.size > 1 and torch.cuda.is_available() else ()
+    return (*own, *common)
+
+
+def claim(settings: Settings) -> None:
+    """Keep the settings, so that results of others are never mixed with these.
+
+    Raises:
+        UsageError: the folder holds a comparison of other settings.
+    """
+    values: dict[str, Any] = {name: value for name, value in vars(settings).items() if name != "out"}
+    text = json.dumps({**values, "common": _without_device(settings.common)}, default=str, indent=1)
+    file = settings.out / SETTINGS
+    if file.exists() and file.read_text("utf-8") != text:
+        raise UsageError(f"--out: {settings.out} holds a comparison of other settings ({file}); give another folder")
+    with whole_file(file, "w") as new:
+        new.write(text)
+
+
+def _without_device(common: tuple[str, ...]) -> tuple[str, ...]:
+    """Options without the device, which each process under torchrun has its own of."""
+    return common[2:] if common[:1] == ("--device",) else common
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, then print the table and write it as JSON, Markdown and a plot; returns the exit status."""
+    options = parse_arguments(arguments)
+    is_main = read_world().is_main
+    require_metrics()
+    require_probes("benchmarks.evidence")
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    with exclusively(Path(options.out)):
+        settings = make_settings(options)
+        claim(settings)
+        prepare_lists(settings)
+    try:
+        failed = run_all(settings, options.workers)
+    except Stopped as stopped:
+        print(f"benchmarks.evidence: {stopped}; start again with the same options to go on", file=sys.stderr)
+        return EXIT_STATUS
+    rows = summarize(collect(settings))
+    write_report(
+        settings.out, rows, {"settings": json.loads((settings.out / SETTINGS).read_text("utf-8")), **describe_program()}
+    )
+    if is_main:
+        print(table(rows))
+    if failed:
+        first = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} runs failed, the first in {first[0]}: {first[1]}; start again to try them again"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
