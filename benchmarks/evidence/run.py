@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from benchmarks.evidence.settings import Settings
 from engine.stopping import Stopped
 from evaluation.results import RESULTS
 from utils.atomic import whole_file
+from utils.cores import available_cores
 from utils.errors import UserError
 from utils.output_lock import lock_output, unlock_output
 from utils.process_pool import end_with_parent
@@ -29,7 +29,7 @@ PATIENCE = 2.0
 
 def run_all(settings: Settings, workers: int) -> dict[str, str]:
     """Do all runs that are not done yet, in so many processes; returns those that failed, with reasons."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, available_cores() // workers)
     others = [
         get_context("spawn").Process(target=_help, args=(settings, threads), daemon=False) for _ in range(workers - 1)
     ]
