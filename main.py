@@ -11,10 +11,14 @@ import torch
 from torch import nn
 
 from data.catalog.list_folders import ListFolders
+from data.catalog.xray_dataset import Selection
 from data.datasets.image_cache import CachedImages
 from data.datasets.images import ImageFiles
+from data.datasets.luna import CropFiles
 from data.datasets.pretraining import open_dataset
 from data.loader import Loader
+from data.readers.grey_levels import FROM_FILE
+from data.readers.images import ImageSpec
 from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.curves import CurvePictures
@@ -91,6 +95,15 @@ def prepare_probe(options: Options, lists: ListFolders, world: World, device: to
     return prepare_epoch_probe(options, lists, device)
 
 
+def open_samples(options: Options, lists: ListFolders) -> ImageFiles | CropFiles:
+    """The samples to pre-train on."""
+    return open_dataset(
+        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed,
+        spec=ImageSpec(options.image_size, options.intensity or FROM_FILE, options.invert),
+        selection=Selection(options.views, options.skip), max_bad=options.max_bad,
+    )  # fmt: skip
+
+
 def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
@@ -102,10 +115,7 @@ def pretrain(options: Options, world: World) -> None:
     lists = ListFolders.of_run(
         typed=options.lists, output=options.output, weight=None, resume=options.resume, is_main=world.is_main
     )
-    dataset = open_dataset(
-        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed,
-        max_side=options.image_size, max_bad=options.max_bad,
-    )  # fmt: skip
+    dataset = open_samples(options, lists)
     make_probe = prepare_probe(options, lists, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
         dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(

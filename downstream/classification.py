@@ -8,9 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from data.catalog.list_folders import ListFolders
+from data.catalog.xray_dataset import Selection
 from data.datasets.candidates import CUBE, CandidateSplits, open_candidates
 from data.datasets.classification import ClassificationSplits, open_classification
 from data.inputs import AugmentedCubes, AugmentedInputs, eval_cubes, eval_inputs
+from data.readers.grey_levels import FROM_FILE
+from data.readers.images import ImageSpec
 from downstream.tasks import Recipe, RunContext, Split, Splits, broken_samples
 from evaluation.classification import validation_numbers
 from evaluation.classification_report import report_classification
@@ -64,7 +67,9 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
     """Open labelled chest X-rays: the images of the list after its first ``ratio``, and the test list."""
     return open_classification(
         name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
-        size=options.global_size, uncertain=options.uncertain, max_side=options.image_size, max_bad=options.max_bad,
+        size=options.global_size, uncertain=options.uncertain, max_bad=options.max_bad,
+        spec=ImageSpec(options.image_size, options.intensity or FROM_FILE, options.invert),
+        selection=Selection(options.views, options.skip),
     )  # fmt: skip
 
 

@@ -10,19 +10,23 @@ from downstream.tasks import Recipe, RunContext
 from utils.errors import UsageError, UserError
 from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
 
-OF_SEGMENTATION = ("cache", "classes", "skips", "save_masks")
-"""Options that classification does not use."""
+OF_OTHER_TASK = {
+    CLASSIFICATION: ("cache", "classes", "skips", "save_masks"),
+    SEGMENTATION: ("views", "invert", "intensity"),
+}
+"""Options that a task does not use, in 2D."""
 
 
 def folder_recipe(context: RunContext) -> Recipe:
     """Return the recipe of the task that :func:`choose_task` finds."""
     options = context.options
-    if options.d == 3 or choose_task(options) == SEGMENTATION:
+    if options.d == 3:
         return segmentation_recipe(context)
-    for name in OF_SEGMENTATION:
+    task = choose_task(options)
+    for name in OF_OTHER_TASK[task]:
         if getattr(options, name) != DEFAULTS[name]:
-            raise UsageError(f"--{name} is for segmentation; {Path(options.data) / LABELS} is for classification")
-    return xray_recipe(context)
+            raise UsageError(f"--{name} is not for {task}, the task of --data {options.data}; see --task")
+    return xray_recipe(context) if task == CLASSIFICATION else segmentation_recipe(context)
 
 
 def choose_task(options: Options) -> str:

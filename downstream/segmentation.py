@@ -33,7 +33,7 @@ def segmentation_recipe(context: RunContext) -> Recipe:
     splits = open_segmentation(
         name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, dim=options.d,
         crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", max_side=options.image_size,
-        cache=options.cache, max_bad=options.max_bad,
+        cache=options.cache, skip=options.skip, max_bad=options.max_bad,
     )  # fmt: skip
     layout, output = splits.layout, Path(options.output)
     regions = [region.name for region in layout.regions]

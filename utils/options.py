@@ -33,6 +33,8 @@ DATASETS = {
     "folder": DataSet((2, 3), PHASES, segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
+# What --intensity may be, by dimension; the first is meant where it is not typed.
+INTENSITIES = {2: ("file", "percentiles", "minmax"), 3: ("minmax", "ct")}
 XRAYS = tuple(name for name, dataset in DATASETS.items() if 2 in dataset.dims and PRETASK in dataset.phases)
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
@@ -52,6 +54,13 @@ def _indices(text: str) -> tuple[int, ...]:
     if min(indices) < 0 or len(set(indices)) < len(indices):
         raise argparse.ArgumentTypeError(f"expected different indices from 0 on, got {text!r}")
     return indices
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names such as PA,AP, got {text!r}")
+    return names
 
 
 _whole, _rate, _share = number(int, 1, 10**9), number(float, 0, 1e6), number(float, 0, 1)
@@ -122,6 +131,25 @@ class Options:
         DATA, "longest side that images are shrunk to when read, 0 for as they are; changes what views see", default=0,
         dim=2, type=number(int, 0, 65536),
     )  # fmt: skip
+    views: tuple[str, ...] | None = option(
+        DATA, "folder: views that are used, by the column view of its tables, else by DICOM, as PA,AP; unset: all",
+        default=None, datasets=("folder",), dim=2, type=_names, metavar="VIEW,...",
+    )  # fmt: skip
+    skip: str | None = option(
+        DATA, "file of names, one a line, of images or cases to leave out", default=None,
+        datasets=dict.fromkeys((*XRAYS, *SEGMENTED)), may_change=True, type=path, metavar="FILE",
+    )  # fmt: skip
+    invert: bool = switch(
+        DATA, "folder: whether black and white of images are exchanged; DICOM's MONOCHROME1 is inverted anyway",
+        default=False, datasets=("folder",), dim=2,
+    )  # fmt: skip
+    intensity: str | None = option(
+        DATA, "folder: what becomes black and white; 2D: file (unset) takes DICOM's window and the depth of others, "
+        "percentiles those 0.5 and 99.5 of an image's values, minmax the least and largest; 3D segmentation: minmax "
+        "(unset) scales each volume from its least to its largest value, ct takes HU, resampled to 1 mm and scaled as "
+        "for pre-training",
+        default=None, datasets=("folder",), choices=sorted({name for names in INTENSITIES.values() for name in names}),
+    )  # fmt: skip
     cache: str | None = option(
         DATA, "2D pre-training: folder for a memory map of all images, made once; changes what views see; "
         "segmentation: folder for prepared cases, made once, so that a crop need not read its whole case",
@@ -162,11 +190,6 @@ class Options:
     classes: int = option(
         LABELS, "masks hold 0 to this, with 1 anything above 0 is the one class; 0: what the masks hold", default=0,
         phases=(FINETUNE,), datasets=("folder",), may_change=True, type=number(int, 0, 255),
-    )  # fmt: skip
-    intensity: str = option(
-        LABELS, "minmax scales each volume from its least to its largest value; ct takes HU, resampled to 1 mm and "
-        "scaled as for pre-training", default="minmax", phases=(FINETUNE,), datasets=("folder",), dim=3,
-        choices=["minmax", "ct"],
     )  # fmt: skip
     save_masks: bool = switch(
         LABELS, "segmentation: keep the predicted masks of the test split", default=False, phases=(FINETUNE,),
@@ -317,6 +340,8 @@ def _of_dimensions(options: Options) -> str | None:
         dim = DECLARED[name].dim
         if dim is not None and options.d != dim:
             return f"--{name} {flat}" if dim == 2 else f"--{name} is for --d 3"
+    if options.intensity and options.intensity not in INTENSITIES[options.d]:
+        return f"--intensity {options.intensity} is not for --d {options.d}, give {' or '.join(INTENSITIES[options.d])}"
     if options.cache and options.d == 3 and options.phase == PRETASK:
         return f"--cache {flat}"
     return None

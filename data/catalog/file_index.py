@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +109,13 @@ class ListedFiles(NamedTuple):
     def absent(self) -> NameList:
         """Return the names without a file."""
         return self.names.keep(~self.there)
+
+    def without(self, names: Set[str]) -> "ListedFiles":
+        """Return the list without some names."""
+        if not names:
+            return self
+        kept = np.fromiter((name not in names for name in self.names), dtype=bool, count=len(self.names))
+        return self._replace(names=self.names.keep(kept), places=self.places[kept])
 
     def cut(self, ratio: float) -> "tuple[ListedFiles, ListedFiles]":
         """Cut the list into its first share, for pre-training, and the rest, for fine-tuning."""

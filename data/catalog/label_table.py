@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data.catalog.file_index import FileIndex
 from data.catalog.joins import Side, first_names, note_join, unique
-from data.catalog.name_matching import NameMatcher
+from data.catalog.name_matching import matcher_of
 from data.readers.tables import read_columns, read_table
 from utils.errors import UserError
 from utils.notes import note
@@ -27,12 +28,12 @@ class OwnTable(NamedTuple):
     views: dict[str, str]
 
 
-def read_own_table(path: Path, names: Sequence[str], *, classes: bool) -> OwnTable:
+def read_own_table(path: Path, images: FileIndex, *, classes: bool) -> OwnTable:
     """Read a table of a user's own.
 
     Args:
         path: the table; what of it matches the images is reported on stderr.
-        names: of the images.
+        images: the images.
         classes: whether columns of 0, 1 and blank are labels.
 
     Raises:
@@ -42,8 +43,8 @@ def read_own_table(path: Path, names: Sequence[str], *, classes: bool) -> OwnTab
     columns = _find_columns(path)
     rows = read_table(path, (columns[FILE[0]],))
     listed = [row[columns[FILE[0]]] for row in rows]
-    files = NameMatcher(names).find_all(dict.fromkeys(listed), source=path)
-    _note_join(path, names, listed, files)
+    files = matcher_of(images).find_all(dict.fromkeys(listed), source=path)
+    _note_join(path, list(images.names), listed, files)
     named = [(files[name], row) for name, row in zip(listed, rows, strict=True) if name in files]
 
     def values_of(kind: str) -> dict[str, str]:

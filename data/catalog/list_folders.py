@@ -16,10 +16,10 @@ PUBLISHED = Path(__file__).parents[2] / "train_val_txt"
 FOLDER = "lists"
 SPLITS = ("train", "valid", "test")
 
-Names = Callable[[NameList], NameList]
+Names = Callable[[NameList, Path], NameList]
 
 
-def keep_names(names: NameList) -> NameList:
+def keep_names(names: NameList, source: Path) -> NameList:
     """Return names unchanged: they are those of the index."""
     return names
 
@@ -80,12 +80,12 @@ class ListFolders:
             name: the data set.
             split: ``'train'``, ``'valid'`` or ``'test'``.
             index: the files.
-            clean: converts names of the list to names of the index.
+            clean: converts names of the list, whose path it is given too, to names of the index.
         """
         while (path := self.find(name, split)) is not None:
             if split != "train" and path.is_file() and not path.stat().st_size:
                 return None
-            listed = index.join(clean(read_names(path)), source=path)
+            listed = index.join(clean(read_names(path), path), source=path)
             if path.parent != self.other_run or listed.there.any():
                 return listed
             note(f"{path}: none of its {len(listed.names)} names is in {index.where}: of other data, it is not used")

@@ -1,6 +1,6 @@
 """The record of a 2D data set: what differs between data sets of X-rays, as values and functions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,18 @@ class XrayDataset(NamedTuple):
     """Writes ``{name}_train.txt``, and lists of other splits where the data set defines them."""
     read_labels: Callable[[LabelRequest], LabelTable]
     """Reads what fine-tuning and probes need."""
-    clean: Callable[[NameList, FileIndex], NameList] = lambda names, files: names
-    """The names of a list to those of the index."""
+    clean: Callable[[NameList, FileIndex, Path], NameList] = lambda names, files, source: names
+    """The names of a list to those of the index; the third is the list's path."""
     within: str = ""
     """Only images whose names begin so are expected in a list."""
+    read_views: Callable[[Path, FileIndex], Mapping[str, str]] | None = None
+    """The view of each image of known view; None for data sets that are not chosen by view."""
+
+
+class Selection(NamedTuple):
+    """Which images are used."""
+
+    views: Sequence[str] | None = None
+    """The views of these, in upper or lower case; None for all."""
+    skip: str | Path | None = None
+    """A list of names that are left out; None for none."""

@@ -1,6 +1,7 @@
 """The 2D data sets, one record each, and the images, lists and labels of one of them."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +9,17 @@ from typing import NamedTuple
 from data.catalog.chest import FINDINGS, find_chest_table, index_chest, make_chest_lists
 from data.catalog.chexpert import TRAIN, index_chexpert, make_chexpert_list, strip_root_folder
 from data.catalog.file_index import FileIndex, ListedFiles
-from data.catalog.folder_xrays import index_folder, make_folder_list, match_list, read_folder_labels
-from data.catalog.joins import note_join
+from data.catalog.folder_xrays import index_folder, make_folder_list, read_folder_labels, read_views
+from data.catalog.joins import SHOWN, Side, note_join
 from data.catalog.labels import CHEXPERT_FINDINGS, chest_labels, read_chexpert_labels
 from data.catalog.list_folders import ListFolders, listed_side, open_list
+from data.catalog.name_matching import match_list, read_skipped
 from data.catalog.names import NameList
 from data.catalog.patients import chest_patients, chexpert_patients
-from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest, XrayDataset
+from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest, Selection, XrayDataset
+from utils.errors import UserError
+
+ALL = Selection()
 
 
 def _make_chest_lists(request: ListRequest) -> None:
@@ -40,10 +45,11 @@ XRAYS = {
     "chest": XrayDataset(index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels),
     "chexpert": XrayDataset(
         index_images=index_chexpert, make_lists=_make_chexpert_list, read_labels=_read_chexpert_labels,
-        clean=lambda names, files: strip_root_folder(names), within=TRAIN,
+        clean=lambda names, files, source: strip_root_folder(names), within=TRAIN,
     ),
     "folder": XrayDataset(
-        index_images=index_folder, make_lists=make_folder_list, read_labels=read_folder_labels, clean=match_list
+        index_images=index_folder, make_lists=make_folder_list, read_labels=read_folder_labels, clean=match_list,
+        read_views=read_views,
     ),
 }  # fmt: skip
 
@@ -57,6 +63,15 @@ class Xrays(NamedTuple):
     lists: ListFolders
     seed: int
     max_bad: float
+    left_out: Set[str]
+    """Images that are not used, in whatever list."""
+
+    def used(self, listed: ListedFiles) -> ListedFiles:
+        """A list without the images that are not used.
+
+        Lists are cut by ``--ratio`` before, so that the rest is the same whatever is left out of it.
+        """
+        return listed.without(self.left_out)
 
     def open_list(self, split: str) -> ListedFiles:
         """The list of a split, made where there is none."""
@@ -66,8 +81,8 @@ class Xrays(NamedTuple):
             clean=self._clean,
         )  # fmt: skip
 
-    def _clean(self, names: NameList) -> NameList:
-        return XRAYS[self.name].clean(names, self.files)
+    def _clean(self, names: NameList, source: Path) -> NameList:
+        return XRAYS[self.name].clean(names, self.files, source)
 
     def _make_lists(self, folder: Path) -> None:
         # The test list is looked up only now: reading the training list may have passed over lists of other data.
@@ -86,7 +101,9 @@ class Xrays(NamedTuple):
         return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, self.files, uncertain))
 
 
-def find_xrays(*, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float) -> Xrays:
+def find_xrays(
+    *, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float, selection: Selection = ALL
+) -> Xrays:  # fmt: skip
     """The images of a data set.
 
     Args:
@@ -95,8 +112,31 @@ def find_xrays(*, name: str, root: str | Path, lists: ListFolders, seed: int, ma
         lists: where lists are.
         seed: of lists that are made.
         max_bad: share of the rows of a table that may have no image, where lists are made from one.
+        selection: which of them are used.
 
     Raises:
-        UserError: no images.
+        UserError: no images, or none that is used.
     """
-    return Xrays(name, Path(root), XRAYS[name].index_images(Path(root)), lists, seed, max_bad)
+    files = XRAYS[name].index_images(Path(root))
+    left_out = read_skipped(selection.skip, files) | _of_other_views(name, Path(root), files, selection.views)
+    if len(left_out) == len(files):
+        raise UserError(f"--data: all {len(files)} images are left out by --skip or --views")
+    return Xrays(name, Path(root), files, lists, seed, max_bad, left_out)
+
+
+def _of_other_views(name: str, root: Path, files: FileIndex, views: Sequence[str] | None) -> frozenset[str]:
+    """The images of other views than those given, or of unknown view; they are counted on stderr by view."""
+    read_views = XRAYS[name].read_views
+    if not views or read_views is None:
+        return frozenset()
+    known, wanted = read_views(root, files), {view.casefold() for view in views}
+    view_of = {image: known.get(image, "") for image in files.names}
+    others = [image for image, view in view_of.items() if view.casefold() not in wanted]
+    counts = Counter(view_of[image] or "of unknown view" for image in others)
+    if len(others) == len(files):
+        found = ", ".join(f"{count} {view}" for view, count in counts.most_common(SHOWN))
+        raise UserError(f"--views: expected images of {','.join(views)} in {root}, its {len(files)} are {found}")
+    note_join(
+        f"--views {','.join(views)}", Side(len(files), "images", "of these views", "not: left out", others)
+    )  # fmt: skip
+    return frozenset(others)

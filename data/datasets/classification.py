@@ -15,8 +15,10 @@ from data.catalog.labels import Labels, as_array
 from data.catalog.list_folders import ListFolders
 from data.catalog.names import NameList
 from data.catalog.splits import Listed, split_by_patient
-from data.catalog.xrays import find_xrays
-from data.datasets.images import ImageFiles
+from data.catalog.xray_dataset import Selection
+from data.catalog.xrays import ALL, find_xrays
+from data.datasets.images import AS_THEY_ARE, ImageFiles
+from data.readers.images import ImageSpec
 from data.transforms.central_crop import central_square
 from utils.errors import UserError
 from utils.fingerprint import fingerprint_of
@@ -70,7 +72,7 @@ class ClassificationSplits(NamedTuple):
 
 def open_classification(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
-    max_side: int = 0, max_bad: float = 0.01,
+    spec: ImageSpec = AS_THEY_ARE, selection: Selection = ALL, max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the other lists.
 
@@ -85,18 +87,22 @@ def open_classification(
         seed: of the splits, and of the order of a list that is made.
         size: side of an input in pixels.
         uncertain: CheXpert: ``'ones'``, ``'zeros'`` or ``'ignore'``.
-        max_side: longest side in pixels to which larger images are shrunk; 0 to keep their size.
+        spec: how images are read.
+        selection: which images are used.
         max_bad: share of the listed images that may be missing.
 
     Raises:
         UserError: there is no data, or other data than a list names; there are no labels, or too few patients.
     """
-    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
+    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad, selection=selection)
     _, rest = xrays.open_list("train").cut(ratio)
     lists_of = {"train": rest, "valid": xrays.find_list("valid"), "test": xrays.find_list("test")}
     sources = [Path(listed.source) for listed in lists_of.values() if listed is not None]
     table = xrays.read_labels(sources, uncertain)
-    names = {split: _usable(listed, table.labels, max_bad) for split, listed in lists_of.items()}
+    names = {
+        split: [] if listed is None else _labelled(xrays.used(listed), table.labels, max_bad)
+        for split, listed in lists_of.items()
+    }
     all_names = list(dict.fromkeys(itertools.chain.from_iterable(names.values())))
     patients = dict(zip(all_names, table.patients_of(all_names), strict=True))
     train, valid, test = (Listed(names[split], [patients[n] for n in names[split]]) for split in lists_of)
@@ -104,7 +110,7 @@ def open_classification(
 
     def files(split: list[str], central: int) -> LabelledFiles:
         listed = xrays.files.join(NameList.of(split), source=rest.source)
-        images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
+        images = ImageFiles(xrays.files.folders, listed.names, listed.folder_of, spec=spec)
         return LabelledFiles(images, as_array(table.labels, split), [patients[n] for n in split], central=central)
 
     test_list = lists_of["test"]
@@ -114,10 +120,8 @@ def open_classification(
     )
 
 
-def _usable(listed: ListedFiles | None, labels: Labels, max_bad: float) -> list[str]:
-    """Return the listed images that have a file and labels; none without a list."""
-    if listed is None:
-        return []
+def _labelled(listed: ListedFiles, labels: Labels, max_bad: float) -> list[str]:
+    """Return the listed images that have a file and labels."""
     names = list(listed.found(max_bad=max_bad).names)
     without = [name for name in names if name not in labels]
     if without and len(without) == len(names):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from data.catalog.joins import SHOWN, first_names
 from data.datasets.images import ImageFiles
+from data.readers.grey_levels import FROM_FILE
 from utils.atomic import whole_file
 from utils.distributed import shared_store
 from utils.errors import UserError
@@ -46,12 +47,12 @@ class Maps(NamedTuple):
 class CachedImages(ImageFiles):
     """:class:`ImageFiles` read from a memory map that has a uint8 square of side ``size`` for each image.
 
-    The cache's files are named by list and size, so that a folder can hold several caches: the files of :class:`Maps`,
-    and ``.whole``, which exists when all images are cached. An image is identified by its name in the list and its
-    file's size and modification time. Each start checks all files and caches changed images again; the check takes
-    about 10 µs a file on a local disk, 1.5 minutes for ten million. A data set may thus be moved, or copied with its
-    times (``cp -a``, ``rsync -a``); a copy with new times is cached again. A change during a run is noticed by the next
-    run.
+    The cache's files are named by list, size and how images are read, so that a folder can hold several caches: the
+    files of :class:`Maps`, and ``.whole``, which exists when all images are cached. An image is identified by its name
+    in the list and its file's size and modification time. Each start checks all files and caches changed images again;
+    the check takes about 10 µs a file on a local disk, 1.5 minutes for ten million. A data set may thus be moved, or
+    copied with its times (``cp -a``, ``rsync -a``); a copy with new times is cached again. A change during a run is
+    noticed by the next run.
 
     Args:
         files: the images.
@@ -60,9 +61,10 @@ class CachedImages(ImageFiles):
     """
 
     def __init__(self, files: ImageFiles, folder: str | Path, *, size: int) -> None:
-        super().__init__(files.folders, files.names, files.folder_of, max_side=size)
+        super().__init__(files.folders, files.names, files.folder_of, spec=files.spec._replace(max_side=size))
         self.folder, self.size = Path(folder), size
-        self.stem = f"{self.fingerprint}_{size}"
+        changed = [self.spec.intensity] * (self.spec.intensity != FROM_FILE) + ["inverted"] * self.spec.invert
+        self.stem = "_".join([self.fingerprint, str(size), *changed])
 
     def file(self, ending: str) -> Path:
         """Path of one of the cache's files."""

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from data.catalog.lists import fingerprint
 from data.catalog.names import NameList
-from data.readers.images import read_grey
+from data.readers.images import ImageSpec, read_grey
 from utils.records import RawImages
 from utils.reused_memory import stack
+
+AS_THEY_ARE = ImageSpec()
 
 
 class ImageFiles:
@@ -21,11 +23,13 @@ class ImageFiles:
         folders: the folders of the images.
         names: of the images, relative to their folder.
         folder_of: index of the folder of each image.
-        max_side: longest side in pixels to which larger images are shrunk; 0 to keep their size.
+        spec: how they are read.
     """
 
-    def __init__(self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, max_side: int = 0) -> None:
-        self.folders, self.names, self.folder_of, self.max_side = list(folders), names, folder_of, max_side
+    def __init__(
+        self, folders: Sequence[Path], names: NameList, folder_of: np.ndarray, *, spec: ImageSpec = AS_THEY_ARE
+    ) -> None:  # fmt: skip
+        self.folders, self.names, self.folder_of, self.spec = list(folders), names, folder_of, spec
         self.fingerprint = fingerprint(names)
 
     def __len__(self) -> int:
@@ -39,7 +43,9 @@ class ImageFiles:
         return self.folders[self.folder_of[index]] / self.names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return (torch.from_numpy(read_grey(self.path(index), self.max_side)).unsqueeze(0),)
+        max_side, intensity, invert = self.spec
+        grey = read_grey(self.path(index), max_side, intensity=intensity, invert=invert)
+        return (torch.from_numpy(grey).unsqueeze(0),)
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> RawImages:
         """Stack images, each padded at the right and the bottom to the largest height and width."""

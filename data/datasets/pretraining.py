@@ -4,8 +4,9 @@ from pathlib import Path
 
 from data.catalog.file_index import ListedFiles
 from data.catalog.list_folders import ListFolders, open_list
-from data.catalog.xrays import find_xrays
-from data.datasets.images import ImageFiles
+from data.catalog.xray_dataset import Selection
+from data.catalog.xrays import ALL, find_xrays
+from data.datasets.images import AS_THEY_ARE, ImageFiles
 from data.datasets.luna import (
     CropFiles,
     find_crop_files,
@@ -14,12 +15,13 @@ from data.datasets.luna import (
     make_luna_lists,
     note_validation,
 )
+from data.readers.images import ImageSpec
 from utils.errors import UserError
 
 
 def open_dataset(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, split: str = "train",
-    max_side: int = 0, max_bad: float = 0.01,
+    spec: ImageSpec = AS_THEY_ARE, selection: Selection = ALL, max_bad: float = 0.01,
 ) -> ImageFiles | CropFiles:  # fmt: skip
     """Open the samples for pre-training: the first ``ratio`` of the list of ``split``.
 
@@ -33,7 +35,8 @@ def open_dataset(
         ratio: share of the list.
         seed: of the order of a list that is made.
         split: ``'train'`` or ``'valid'``.
-        max_side: 2D: longest side in pixels to which larger images are shrunk; 0 to keep their size.
+        spec: 2D: how images are read.
+        selection: 2D: which images are used.
         max_bad: share of the listed images or scans that may be missing; they are left out.
 
     Raises:
@@ -41,9 +44,9 @@ def open_dataset(
     """
     if name == "luna":
         return _open_crops(Path(root), lists, ratio, seed, split, max_bad)
-    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad)
-    listed = _first(xrays.open_list(split), ratio).found(max_bad=max_bad)
-    return ImageFiles(xrays.files.folders, listed.names, listed.folder_of, max_side=max_side)
+    xrays = find_xrays(name=name, root=root, lists=lists, seed=seed, max_bad=max_bad, selection=selection)
+    listed = xrays.used(_first(xrays.open_list(split), ratio)).found(max_bad=max_bad)
+    return ImageFiles(xrays.files.folders, listed.names, listed.folder_of, spec=spec)
 
 
 def _open_crops(root: Path, lists: ListFolders, ratio: float, seed: int, split: str, max_bad: float) -> CropFiles:

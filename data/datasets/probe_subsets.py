@@ -19,7 +19,7 @@ def eval_images(split: LabelledFiles, size: int, *, at_most: int | None = None, 
     chosen = sorted(numpy_generator(seed, "probe").permutation(len(split))[:at_most].tolist())
     images = split.images
     names = NameList.of(images.name(i) for i in chosen)
-    chosen_images = ImageFiles(images.folders, names, images.folder_of[chosen], max_side=images.max_side)
+    chosen_images = ImageFiles(images.folders, names, images.folder_of[chosen], spec=images.spec)
     return LabelledFiles(chosen_images, split.labels[chosen].numpy(), [split.patients[i] for i in chosen], central=size)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from data.catalog.file_index import FileIndex, ListedFiles
 from data.catalog.joins import Side, note_join
 from data.catalog.list_folders import ListFolders, listed_side
+from data.catalog.name_matching import read_skipped
 from data.catalog.names import NameList
 from data.catalog.splits import Listed, split_by_patient
 from data.datasets.brats import find_brats
@@ -118,7 +119,8 @@ class SegmentationSplits(NamedTuple):
 
 def open_segmentation(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, dim: int, crop: Sequence[int],
-    classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None, max_bad: float = 0.01,
+    classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None,
+    skip: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
@@ -134,6 +136,7 @@ def open_segmentation(
         dim, classes, hounsfield, max_side: as in :func:`find_folder`.
         crop: voxels of a crop.
         cache: folder of prepared cases, None for none.
+        skip: list of names of cases that are left out, None for none.
         max_bad: share of the listed cases that may be missing.
 
     Raises:
@@ -156,7 +159,9 @@ def open_segmentation(
     order = sorted({*cases} - {*test, *valid}, key=lambda case: (seed_of(seed, "list", case), case))
     training = listed.get("train") or index.join(NameList.of(order), source=root)
     rest = list(training.cut(ratio)[1].found(max_bad=max_bad).names)
-    of_rest, of_valid, of_test = (Listed(names, [cases[n].patient for n in names]) for names in (rest, valid, test))
+    skipped = read_skipped(skip, index)
+    used = ([name for name in names if name not in skipped] for names in (rest, valid, test))
+    of_rest, of_valid, of_test = (Listed(names, [cases[n].patient for n in names]) for names in used)
     splits = split_by_patient(of_rest, valid=of_valid, test=of_test, seed=seed)
     train_cases, valid_cases, test_cases = ([cases[n] for n in split] for split in splits)
     return SegmentationSplits(

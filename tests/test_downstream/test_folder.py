@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data.readers.images import read_grey
 from tests.masked_images import make_masked_images
 from tests.programs import run
 
@@ -63,6 +65,38 @@ def test_labels_of_a_table_are_classified(own, tmp_path, monkeypatch, capsys):
     check_predictions(rows_of(out / "predictions.csv"))
 
 
+def test_a_folder_pre_trains_from_a_cache_and_its_encoder_is_tuned_on_the_rest(own, tmp_path, monkeypatch, capsys):
+    data, first, skip = tmp_path / "data", tmp_path / "first", tmp_path / "skip.txt"
+    shutil.copytree(own, data)
+    (data / "patients.csv").write_text("file,view\n" + "".join(f"{i},{'PA' if i % 4 else 'AP'}\n" for i in range(40)))
+    skip.write_text("patient%201/2.png\n")
+    options = [
+        "--data", data, "--output", first, "--n", "folder", "--d", 2, "--b", 4, "--ratio", 0.5, "--workers", 0,
+        "--global_size", 64, "--local_size", 32, "--encoder_weights", "none", "--epochs", 0, "--views", "pa,LL",
+        "--skip", skip, "--invert", "--intensity", "percentiles", "--cache", tmp_path / "cache",
+    ]  # fmt: skip
+    status, error = run(monkeypatch, capsys, *options)
+    assert status == 0, error
+    assert "--views pa,LL: 30 of 40 images of these views, 10 not: left out" in error
+    listed = [name.replace("%20", " ") for name in (first / "lists" / "folder_train.txt").read_text().splitlines()]
+    number = {name: int(name.split("/")[1].removesuffix(".png")) for name in listed}
+    used = [name for name in listed[:20] if number[name] % 4 and number[name] != 2]
+    assert json.loads((first / "run.json").read_text())["samples"] == len(used)
+    (pixels,) = (tmp_path / "cache").glob("*_512_percentiles_inverted.pixels")
+    cached = np.memmap(pixels, np.uint8, "r", shape=(len(used), 512, 512))
+    expected = [read_grey(data / name, intensity="percentiles", invert=True) for name in used]
+    assert all(np.array_equal(a[: b.shape[0], : b.shape[1]], b) for a, b in zip(cached, expected, strict=True))
+    tuned = [*options_of(data, tmp_path / "out", own)[:-2], "--weight", first / "pcrlv2_folder_pretask_0.5_0.pt"]
+    tuned = [*tuned, "--epochs", 0, "--ratio", 0.5, "--skip", skip]
+    tuned.remove("--lists"), tuned.remove(own)
+    status, error = run(monkeypatch, capsys, *tuned)
+    assert status == 0 and f"{first}/lists/folder_train.txt: 40 of 40 names in --data" in error, error
+    samples = [json.loads((tmp_path / "out" / "run.json").read_text())[name]
+               for name in ("samples", "validation_samples", "test_samples")]  # fmt: skip
+    labelled = [name for name in listed[20:] if number[name] not in (0, 2, 35)]
+    assert sum(samples) == len(labelled) and "120 of 120 entries matched" in error
+
+
 def test_labels_of_a_table_are_probed(own, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     options = [*options_of(own, out, own, "probe"), "--probe_neighbours", 3]
@@ -88,8 +122,8 @@ def test_the_task_is_that_of_the_files_and_options_that_do_not_fit_are_refused(o
         return lines[0]
 
     assert "has neither; see docs/data.md" in error_of(bare)
-    assert "--cache is for segmentation" in error_of(own, "--cache", tmp_path / "cache")
-    assert "--save_masks is for segmentation" in error_of(own, "--save_masks")
+    assert "--cache is not for classification" in error_of(own, "--cache", tmp_path / "cache")
+    assert "--save_masks is not for classification" in error_of(own, "--save_masks")
     (masked / "labels.csv").write_text("file,a\n" + "".join(f"x{i}.png,{i // 2 % 2}\n" for i in range(10)))
     assert "has both; give --task segmentation or --task classification" in error_of(masked)
     options = [*options_of(masked, tmp_path / "chosen", tmp_path), "--epochs", 0, "--task", "classification"]

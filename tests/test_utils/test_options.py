@@ -10,7 +10,7 @@ import pytest
 
 from utils import option_table
 from utils.errors import UsageError, UserError, run_command
-from utils.options import DECLARED, build_parser, fixed_options, option_names, parse_options
+from utils.options import DECLARED, build_parser, fixed_options, option_names, parse_options, plain
 
 MAY_CHANGE = {name for name, declared in DECLARED.items() if declared.may_change}
 NEEDED = ["--data", "D", "--output", "O"]
@@ -20,7 +20,8 @@ DEFAULTS = {
     "lr": 1e-3, "optimizer": "sgd", "warmup_epochs": 0.0, "loss_weights": (1.0, 1.0, 1.0, 1.0), "momentum": 0.9,
     "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "test": True,
     "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
-    "task": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0, "intensity": "minmax",
+    "task": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0,
+    "intensity": None, "views": None, "skip": None, "invert": False,
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "cutout_size": 32, "swaps": 100,
     "image_size": 0, "cache": None, "cache_size": 512, "compile": False, "log_every": 20, "picture_every": 10,
@@ -51,7 +52,8 @@ def refused(capsys, line, needed=True):
 @pytest.mark.parametrize("line", PUBLISHED)
 def test_published_command_lines_mean_what_they_meant(line):
     values = parse(line, needed=False).as_dict()
-    expected = {**DEFAULTS, "data": "DIR", "output": "DIR", "ratio": 1.0, "gpus": [0, 1, 2, 3], "amp": True}
+    stored = {name: plain(value) for name, value in DEFAULTS.items()}
+    expected = {**stored, "data": "DIR", "output": "DIR", "ratio": 1.0, "gpus": [0, 1, 2, 3], "amp": True}
     assert values == {**expected, **PUBLISHED[line]}
 
 
@@ -224,7 +226,12 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     ("--phase finetune --n folder --d 2 --weight none --norm gn", "--norm is for --d 3"),
     ("--phase finetune --n folder --weight none --task segmentation", "--task is for --d 2"),
     ("--phase probe --n folder --weight none", "--n folder --d 3 is for --phase finetune, got --phase probe"),
-    ("--phase finetune --n folder --d 2 --weight none --intensity ct", "--intensity is for --d 3"),
+    ("--phase finetune --n folder --d 2 --weight none --intensity ct", "--intensity ct is not for --d 2, give file or"),
+    ("--phase finetune --n folder --weight none --intensity file", "--intensity file is not for --d 3, give minmax or"),
+    ("--n folder --d 2 --views PA,,AP", "expected names such as PA,AP"),
+    ("--n chest --d 2 --views PA", "--views is for --n folder, got --n chest"),
+    ("--n chest --d 2 --invert", "--invert is for --n folder, got --n chest"),
+    ("--n luna --skip FILE", "--skip is for --n chest or chexpert or folder or brats or lits, got --n luna"),
     ("--phase finetune --n brats --d 2 --weight none", "--n brats goes with --d 3, got --d 2"),
 ])  # fmt: skip
 def test_options_of_fine_tuning_are_refused_where_they_mean_nothing(capsys, line, words):
@@ -285,7 +292,7 @@ def test_fixed_options_differ_where_training_would():
     ):
         assert fixed(line) != fixed("")
     assert fixed("--cache x") == fixed("--cache y")
-    assert all(isinstance(value, str | int | float | bool | None) for value in fixed("").values())
+    assert all(isinstance(value, str | int | float | bool | list | None) for value in fixed("").values())
     assert math.isclose(fixed("")["momentum"], 0.9)
 
 

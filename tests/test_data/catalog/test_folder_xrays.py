@@ -7,8 +7,11 @@ from PIL import Image
 from data.catalog.folder_xrays import index_folder
 from data.catalog.list_folders import ListFolders
 from data.catalog.name_matching import NameMatcher
+from data.catalog.xray_dataset import Selection
 from data.datasets.classification import open_classification
 from data.datasets.pretraining import open_dataset
+from data.readers.images import ImageSpec
+from tests.dicom_files import dicom_bytes, ramp, window
 from utils.errors import UserError
 
 NAMES = [f"p{patient}/{view}.png" for patient in range(12) for view in ("front", "side")]
@@ -142,6 +145,69 @@ def test_a_folder_that_holds_all_images_is_no_patient(tmp_path, capsys):
     assert "20 names with other folders (0.png is images/batch/0.png)" in capsys.readouterr().err
 
 
+def write_dicom(path, *, view="PA", patient="P7", **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = [(0x00185101, "CS", view), (0x00100020, "LO", patient), *window(64, 128)]
+    path.write_bytes(dicom_bytes(ramp(9, 8, np.uint8, 1), extra=extra, **kwargs))
+
+
+def test_every_kind_of_image_is_one_of_a_folder(tmp_path, capsys):
+    root = tmp_path / "own"
+    write_images(root, ["a.png", "sub/b.jpeg", "sub/c.tif"])
+    for name in ("d.dcm", "sub/IM000001", "1.2.840.113", "DICOMDIR"):
+        write_dicom(root / name)
+    (root / "README").write_text("words")
+    dataset = pretraining(root, spec=ImageSpec(invert=True))
+    assert sorted(names_of(dataset)) == ["1.2.840.113", "a.png", "d.dcm", "sub/IM000001", "sub/b.jpeg", "sub/c.tif"]
+    assert "6 of 8 files are images, 2 are not: left out (DICOMDIR, README)\n" in capsys.readouterr().err
+    shapes = {name: dataset[i][0].shape for i, name in enumerate(names_of(dataset))}
+    assert shapes["sub/IM000001"] == (1, 9, 8) and all(len(shape) == 3 for shape in shapes.values())
+    pixels = dataset[names_of(dataset).index("1.2.840.113")][0]
+    assert np.array_equal(pixels[0], 255 - np.rint(ramp(9, 8, int, 1) / 127 * 255))
+    assert pixels.min() == 255 - round(71 / 127 * 255)
+
+
+def test_patients_and_views_of_dicom_and_tables(tmp_path, capsys):
+    root = tmp_path / "own"
+    views = ["PA", "AP", "LL", ""]
+    for i in range(40):
+        write_dicom(root / f"{i % 3}" / f"{i}", view=views[i % 4], patient=f"P{i // 4}")
+    write_images(root, ["no dicom/x.png"])
+    # The table's view counts before the file's.
+    (root / "patients.csv").write_text("file,view,patient\n1/4,lateral,\n2/2,pa,me\nno dicom/x.png,,\n")
+    (root / "labels.csv").write_text("file,a\n" + "".join(f"{i % 3}/{i},{i % 2}\n" for i in range(40)))
+    splits = opened(root)
+    patients = {n: p for split in splits[:3] for n, p in zip(names_of(split), split.patients, strict=True)}
+    assert len(patients) == 40 and patients["2/2"] == "me" and len(set(patients.values())) == 11
+    assert all(patients[f"{i % 3}/{i}"] == patients[f"{(i + 1) % 3}/{i + 1}"] for i in range(4, 40, 4))
+    assert "11 patients: " in (error := capsys.readouterr().err)
+    assert "1 by a table (1 images)" in error and "10 by DICOM's Patient ID (39 images)" in error
+    chosen = Selection(views=["pa", "Ap"])
+    expected = {f"{i % 3}/{i}" for i in range(40) if i % 4 < 2 and i != 4} | {"2/2"}
+    assert set(names_of(pretraining(root, selection=chosen))) == expected
+    assert "--views pa,Ap: 20 of 41 images of these views, 21 not: left out (" in capsys.readouterr().err
+    assert set(labels_of(opened(root, selection=chosen))) == expected
+    with pytest.raises(UserError, match=r"--views: expected images of RAO in .* are 1\d of unknown view, "):
+        pretraining(root, selection=Selection(views=["RAO"]))
+
+
+def test_skipped_names_are_used_nowhere_and_the_rest_is_cut_as_without(root, capsys):
+    (root.parent / "skip.txt").write_text(f"{NAMES[3]}\nP4/FRONT\ngone.png\n")
+    write_table(root, [f"{name},{i % 2}" for i, name in enumerate(NAMES)])
+    chosen = Selection(skip=root.parent / "skip.txt")
+    before = names_of(pretraining(root, ratio=0.5)), set(labels_of(opened(root, ratio=0.5)))
+    capsys.readouterr()
+    after = names_of(pretraining(root, ratio=0.5, selection=chosen)), opened(root, ratio=0.5, selection=chosen)
+    assert after[0] == [name for name in before[0] if name not in (NAMES[3], NAMES[8])]
+    assert set(labels_of(after[1])) == before[1] - {NAMES[3], NAMES[8]}
+    assert len(before[0]) + len(before[1]) == 24 and len(after[0]) + len(labels_of(after[1])) == 22
+    error = capsys.readouterr().err
+    assert "skip.txt: 2 of 3 names in --data: left out, 1 not (gone.png)\n" in error
+    (root.parent / "skip.txt").write_text("\n".join(NAMES))
+    with pytest.raises(UserError, match="all 24 images are left out"):
+        pretraining(root, selection=chosen)
+
+
 @pytest.mark.parametrize(("content", "message"), [
     ("image,finding\np0/front.png,1\n", r"labels.csv: expected a column file or name, got image,finding"),
     ("file,a,A\np0/front.png,1,0\n", "expected each column once, got a and A"),
@@ -174,10 +240,10 @@ def test_a_table_of_another_spreadsheet(root):
 
 
 def test_names_are_matched_only_where_one_file_fits():
-    matcher = NameMatcher(["a/1.png", "b/1.png", "b/2.jpg", "c/2.PNG", "3.jpeg", "1.2.840.5", "d/e/4.png"])
+    matcher = NameMatcher(["a/1.png", "b/1.png", "b/2.dcm", "c/2.PNG", "3.jpeg", "1.2.840.5", "d/e/4.png"])
     for name, expected in {
         "a/1.png": "a/1.png", "1.png": None, "./a/1.png": "a/1.png", "/home/me/own/b/1.png": "b/1.png",
-        "x/1.png": None, "2.jpg": "b/2.jpg", "2": None, "c/2": "c/2.PNG", "C\\2.png": "c/2.PNG", "3": "3.jpeg",
+        "x/1.png": None, "2.dcm": "b/2.dcm", "2": None, "c/2": "c/2.PNG", "C\\2.png": "c/2.PNG", "3": "3.jpeg",
         "3.JPG": "3.jpeg", "x/3.jpg": "3.jpeg", "1.2.840.7": None, "1.2.840": None, "e/4.png": "d/e/4.png",
         "d/4.png": None, "": None,
     }.items():  # fmt: skip

@@ -138,7 +138,7 @@ def test_only_what_should_be_listed_is_missed(tmp_path, root, capsys):
     index = index_chest(root)
     open_list(
         ListFolders.at(tmp_path / "lists"), "chest", index, make=None, within="00000004",
-        clean=lambda names: NameList.of(name.partition("/")[2] for name in names),
+        clean=lambda names, source: NameList.of(name.partition("/")[2] for name in names),
     )  # fmt: skip
     assert "1 of 1 names in --data; 0 of 1 images of --data in a list, 1 images in no list (00000004" in (
         capsys.readouterr().err

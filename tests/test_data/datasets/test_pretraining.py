@@ -13,6 +13,7 @@ from data.catalog.names import NameList
 from data.datasets.images import ImageFiles
 from data.datasets.luna import CropFiles, find_crop_files
 from data.datasets.pretraining import open_dataset
+from data.readers.images import ImageSpec
 from utils.errors import UserError
 from utils.records import RawCrops, RawImages
 
@@ -109,14 +110,14 @@ def test_a_broken_image_is_told_by_its_file(tmp_path):
     (tmp_path / "nih" / "b.png").write_bytes(b"no image")
     write_list(tmp_path / "lists", "chest", ["a.png", "b.png"])
     dataset = open_chest(tmp_path)
-    with pytest.raises(UserError, match=f"{tmp_path}/nih/b.png: expected a PNG or JPEG"):
+    with pytest.raises(UserError, match=f"{tmp_path}/nih/b.png: expected a PNG, JPEG"):
         dataset[1]
 
 
 def test_large_images_are_shrunk_when_asked(tmp_path):
     write_image(tmp_path / "nih" / "a.png", 9, size=(40, 60))
     assert open_chest(tmp_path)[0][0].shape == (1, 40, 60)
-    assert open_chest(tmp_path, max_side=30)[0][0].shape == (1, 20, 30)
+    assert open_chest(tmp_path, spec=ImageSpec(30))[0][0].shape == (1, 20, 30)
 
 
 def test_images_of_different_sizes_lie_in_the_upper_left_corner(tmp_path):

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data.readers.images import LARGEST_PIXELS, read_grey
@@ -176,3 +177,30 @@ def test_bad_files_get_one_line_that_names_them(tmp_path):
     with pytest.raises(UserError, match="directory"):
         read_grey(tmp_path)
     assert LARGEST_PIXELS < 60000 * 60000
+
+
+def test_tiff_of_every_depth(tmp_path):
+    values = np.arange(35).reshape(5, 7)
+    for name, data, expected in (
+        ("8", values.astype(np.uint8), values),
+        ("12", (values * 100).astype(np.uint16), values * 100 * 255 // 4095),
+        ("signed", (values * 100 - 900).astype(np.int16), None),
+        ("float", (values / 35).astype(np.float32), None),
+    ):
+        tifffile.imwrite(tmp_path / "x.tif", data, compression="zlib")
+        if expected is None:  # values of no depth, by percentiles
+            low, high = np.percentile(data, (0.5, 99.5))
+            expected = np.rint(((data.astype(float) - low) / (high - low) * 255).clip(0, 255))
+        assert np.array_equal(read_grey(tmp_path / "x.tif"), expected), name
+    for dtype in (np.uint8, np.uint16):
+        # Where 0 is white, and stored on its side.
+        turned = [(274, "H", 1, 6, False)]
+        data = values.astype(dtype)
+        tifffile.imwrite(tmp_path / "x.tif", data, photometric="miniswhite", extratags=turned)
+        assert np.array_equal(read_grey(tmp_path / "x.tif"), np.rot90(255 - data, -1)), dtype
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([values, values]).astype(np.uint8))
+    with pytest.raises(UserError, match="x.tif: expected one image, it has 2 pages"):
+        read_grey(tmp_path / "x.tif")
+    tifffile.imwrite(tmp_path / "x.tif", np.full((5, 7), np.nan, np.float32))
+    with pytest.raises(UserError, match="x.tif: expected finite values, 35 are not"):
+        read_grey(tmp_path / "x.tif")
