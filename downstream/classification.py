@@ -67,7 +67,8 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
     """Open labelled chest X-rays: the images of the list after its first ``ratio``, and the test list."""
     return open_classification(
         name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
-        size=options.global_size, uncertain=options.uncertain, max_bad=options.max_bad,
+        size=options.global_size, uncertain=options.uncertain, columns=options.labels,
+        max_bad=options.max_bad,
         spec=ImageSpec(options.image_size, options.intensity or FROM_FILE, options.invert),
         selection=Selection(options.views, options.skip),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
 
 OF_OTHER_TASK = {
     CLASSIFICATION: ("cache", "classes", "skips", "save_masks"),
-    SEGMENTATION: ("views", "invert", "intensity"),
+    SEGMENTATION: ("labels", "views", "invert", "intensity"),
 }
 """Options that a task does not use, in 2D."""
 
@@ -38,7 +38,7 @@ def choose_task(options: Options) -> str:
     if options.task is not None:
         return options.task
     root = Path(options.data)
-    masks, labels = (root / MASKS).is_dir(), has_labels(root / LABELS)
+    masks, labels = (root / MASKS).is_dir(), options.labels is not None or has_labels(root / LABELS)
     if masks == labels:
         found = "both" if masks else "neither"
         advice = f"give --task {SEGMENTATION} or --task {CLASSIFICATION}" if masks else "see docs/data.md"

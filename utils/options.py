@@ -170,6 +170,11 @@ class Options:
         LABELS, "what a folder's images are for; unset: segmentation with masks/, classification with labels.csv",
         default=None, phases=(FINETUNE,), datasets=("folder",), dim=2, choices=[CLASSIFICATION, SEGMENTATION],
     )  # fmt: skip
+    labels: tuple[str, ...] | None = option(
+        LABELS, "folder: columns of its labels.csv that are classified, as COVID,EDEMA; unset: every one of 0, 1 and "
+        "blank", default=None, phases=_evaluated, datasets=("folder",), goes_with="probe_every", dim=2, type=_names,
+        metavar="COLUMN,...",
+    )  # fmt: skip
     uncertain: str = option(
         LABELS, "chexpert's labels: what an uncertain one counts as", default="ones", phases=_evaluated,
         datasets=("chexpert",), goes_with="probe_every", may_change=True, choices=["ones", "zeros", "ignore"],

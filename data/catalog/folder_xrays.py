@@ -25,6 +25,8 @@ from utils.notes import note
 TEST, MASKS, RUN = "test.txt", "masks", "run.json"
 # A directory of DICOM files, itself in DICOM.
 DICOM_DIRECTORY = "DICOMDIR"
+# Images of a patient: folders with more on average may be those of classes or splits.
+MANY = 20
 # Files are opened by several threads, since each may wait for a network file system.
 THREADS = 16
 
@@ -90,36 +92,40 @@ def read_folder_labels(request: LabelRequest) -> LabelTable:
     path = request.root / LABELS
     if not path.exists():
         raise UserError(f"--data: expected labels in {path}, with columns file and one of 0, 1 or blank for each label")
-    labels, *others = read_tables(request.root, request.files)
+    labels = read_own_table(path, request.files, labels=request.columns)
     if not labels.classes:
         raise UserError(f"{path}: expected a column of 0, 1 or blank for each label, found none")
-    tables = [labels, *others]
-    return LabelTable(labels.classes, labels.labels, partial(patients_of, tables=tables, root=request.root))
-
-
-def read_tables(root: Path, files: FileIndex) -> list[OwnTable]:
-    """Read ``labels.csv`` and ``patients.csv``, in this order, as far as they are there."""
-    paths = [path for path in (root / LABELS, root / PATIENTS) if path.exists()]
-    return [read_own_table(path, files, classes=path.name == LABELS) for path in paths]
+    tables = [labels]
+    if (request.root / PATIENTS).exists():
+        tables.append(read_own_table(request.root / PATIENTS, request.files, labels=()))
+    patients = partial(patients_of, tables=tables, root=request.root, files=request.files)
+    return LabelTable(labels.classes, labels.labels, patients)
 
 
 def read_views(root: Path, files: FileIndex) -> dict[str, str]:
     """Return the view of each image by a table, else by DICOM's View Position; images of unknown views have none."""
-    pairs = (pair for table in read_tables(root, files) for pair in table.views.items())
+    paths = [path for path in (root / LABELS, root / PATIENTS) if path.exists()]
+    tables = [read_own_table(path, files, labels=()) for path in paths]
+    pairs = (pair for table in tables for pair in table.views.items())
     known = unique(pairs, source=root, what="views", counted=False)
     return read_attributes(root, [name for name in files.names if name not in known], VIEW) | known
 
 
-def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path) -> list[str]:
+def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path, files: FileIndex) -> list[str]:
     """Return the patient ID of each image: by a table, else by DICOM, else the first folder, else the image's own name.
 
     Folders that hold all images are no patients. How many patients come from where is reported on stderr.
+
+    Args:
+        names: of the images.
+        tables: those of the folder.
+        root: the folder.
+        files: all images in it.
     """
     pairs = (pair for table in tables for pair in table.patients.items())
     known = unique(pairs, source=root, what="patients", counted=False)
-    common = os.path.commonpath([name.rpartition("/")[0] or "." for name in names]) if names else ""
-    first = len(common.split("/")) if common not in ("", ".") else 0
     in_dicom = read_attributes(root, [name for name in names if name not in known], PATIENT_ID)
+    first = _depth_of_patients(files)
     sources: tuple[tuple[str, Callable[[str], str | None]], ...] = (
         ("a table", known.get),
         ("DICOM's Patient ID", in_dicom.get),
@@ -133,9 +139,16 @@ def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path)
         images[source] += 1
         patients.setdefault(source, set()).add(patient)
         found.append(patient if source == "a table" else f"{source}: {patient}")
-    said = (f"{len(patients[source])} by {source} ({count} images)" for source, count in images.items())
+    said = [f"{len(patients[source])} by {source} ({count} images)" for source, count in images.items()]
+    if images["their folder"] > MANY * len(patients.get("their folder", ())):
+        said.append(f"which are many for a patient: if folders are none, name patients in {PATIENTS}")
     note(f"{root}: {len(set(found))} patients: {', '.join(said)}")
     return found
+
+
+def _depth_of_patients(files: FileIndex) -> int:
+    """How many folders, one in the other, hold all images: those below them may be patients."""
+    return os.path.commonpath([f"root/{name}".rpartition("/")[0] for name in files.names]).count("/")
 
 
 def _folder_at(name: str, depth: int) -> str | None:

@@ -1,5 +1,6 @@
 """Reads ``labels.csv`` and ``patients.csv``, a user's own tables of labels, patients and views of images."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from utils.notes import note
 LABELS, PATIENTS = "labels.csv", "patients.csv"
 FILE, PATIENT, VIEW = ("file", "name"), "patient", "view"
 """Columns of both tables, in upper or lower case; the first of FILE that is there has the names of images."""
-VALUES = {"": float("nan"), "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
+KNOWN = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
+VALUES = KNOWN | {"": math.nan}
 
 
 class OwnTable(NamedTuple):
@@ -28,13 +30,13 @@ class OwnTable(NamedTuple):
     views: dict[str, str]
 
 
-def read_own_table(path: Path, images: FileIndex, *, classes: bool) -> OwnTable:
+def read_own_table(path: Path, images: FileIndex, *, labels: Sequence[str] | None) -> OwnTable:
     """Read a table of a user's own.
 
     Args:
         path: the table; what of it matches the images is reported on stderr.
         images: the images.
-        classes: whether columns of 0, 1 and blank are labels.
+        labels: the columns of labels; None for every column of 0, 1 and blank.
 
     Raises:
         UserError: it cannot be read, has no column of names, two columns of one name, a column of labels with other
@@ -53,12 +55,13 @@ def read_own_table(path: Path, images: FileIndex, *, classes: bool) -> OwnTable:
         pairs = ((file, value) for file, row in named if (value := row[columns[kind]].strip()))
         return unique(pairs, source=path, what=f"{kind}s", counted=False)
 
-    found = _label_columns(path, rows, set(columns.values())) if classes else ()
-    labels = unique(_labels(named, found), source=path, what="labels")
-    known = {file: row for file, row in labels.items() if any(value == value for value in row)}
-    if found and len(known) < len(labels):
-        note_join(path, Side(len(labels), "images", "with a label", "with blanks only", sorted(labels.keys() - known)))
-    return OwnTable(tuple(column.strip() for column in found), known, values_of(PATIENT), values_of(VIEW))
+    others = {*columns.values()}
+    classes = _find_labels(path, rows, others) if labels is None else _named_labels(path, rows, labels)
+    values = unique(_labels(named, classes), source=path, what="labels", counted=bool(classes))
+    known = {file: row for file, row in values.items() if not all(map(math.isnan, row))}
+    if classes and len(known) < len(values):
+        note_join(path, Side(len(values), "images", "with a label", "with blanks only", sorted(values.keys() - known)))
+    return OwnTable(tuple(column.strip() for column in classes), known, values_of(PATIENT), values_of(VIEW))
 
 
 def has_labels(path: Path) -> bool:
@@ -70,7 +73,7 @@ def has_labels(path: Path) -> bool:
     if not path.exists():
         return False
     columns = _find_columns(path)
-    return bool(_label_columns(path, read_table(path, ()), set(columns.values()), verbose=False))
+    return bool(_find_labels(path, read_table(path, ()), {*columns.values()}, verbose=False))
 
 
 def _find_columns(path: Path) -> dict[str, str]:
@@ -86,34 +89,51 @@ def _find_columns(path: Path) -> dict[str, str]:
     return {FILE[0]: name} | {key: found[key] for key in (PATIENT, VIEW) if key in found}
 
 
-def _label_columns(
-    path: Path, rows: Sequence[Mapping[str, str]], names: set[str], *, verbose: bool = True
+def _find_labels(
+    path: Path, rows: Sequence[Mapping[str, str]], others: set[str], *, verbose: bool = True
 ) -> tuple[str, ...]:
     """Return the columns that hold 0, 1 and blanks alone; those that hold no 0 or 1 at all are no labels.
 
     Args:
         path: the table.
         rows: its rows.
-        names: the columns of names, patients and views.
+        others: the columns of names, patients and views.
         verbose: whether to report both kinds on stderr.
     """
     labels, left_out = [], []
-    for column in (column for column in (rows[0] if rows else ()) if column.strip() and column not in names):
-        values = [row[column].strip() for row in rows]
-        other = [value for value in values if value not in VALUES]
-        if len(other) + values.count("") == len(values):
+    for column in (column for column in (rows[0] if rows else ()) if column.strip() and column not in others):
+        if all(row[column].strip() not in KNOWN for row in rows):
             left_out.append(column)
-        elif other:
-            raise UserError(
-                f"{path}: expected 0, 1 or blank (unlabelled) in the column {column}, {len(other)} of {len(values)} "
-                f"rows have other values ({first_names(list(dict.fromkeys(other)))}); take it out if it is no label"
-            )
         else:
+            _require_labels(path, rows, column, advice="give --labels COLUMN,... if it is no label")
             labels.append(column)
     if verbose:
-        others = f"; not those without 0 and 1: {first_names(left_out)}" if left_out else ""
-        note(f"{path}: {len(labels)} columns are labels ({first_names(labels)}){others}")
+        text = f"; not those without 0 and 1: {first_names(left_out)}" if left_out else ""
+        note(f"{path}: {len(labels)} columns are labels ({first_names(labels)}){text}")
     return tuple(labels)
+
+
+def _named_labels(path: Path, rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of the names given, in any case, which must hold 0, 1 and blanks alone."""
+    columns = {column.strip().casefold(): column for column in (rows[0] if rows else ())}
+    absent = [name for name in labels if name.strip().casefold() not in columns]
+    if absent:
+        raise UserError(
+            f"{path}: expected the columns {','.join(labels)} of --labels, there is no {first_names(absent)}"
+        )
+    found = tuple(columns[name.strip().casefold()] for name in dict.fromkeys(labels))
+    for column in found:
+        _require_labels(path, rows, column, advice="write unknown labels as blanks")
+    return found
+
+
+def _require_labels(path: Path, rows: Sequence[Mapping[str, str]], column: str, *, advice: str) -> None:
+    values = [row[column].strip() for row in rows]
+    if wrong := [value for value in values if value not in VALUES]:
+        raise UserError(
+            f"{path}: expected 0, 1 or blank (unlabelled) in the column {column}, {len(wrong)} of {len(values)} "
+            f"rows have other values ({first_names(list(dict.fromkeys(wrong)))}); {advice}"
+        )
 
 
 def _labels(

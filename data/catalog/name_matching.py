@@ -50,11 +50,16 @@ class NameMatcher:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.exact = set(names)
-        self.by_key: list[defaultdict[str, list[str]]] = [defaultdict(list) for _ in RULES]
-        for name in self.exact:
-            for table, key in zip(self.by_key, RULES.values(), strict=True):
-                table[key(name.rpartition("/")[2])].append(name)
         self.reported: set[str] = set()
+
+    @functools.cached_property
+    def by_key(self) -> list[dict[str, list[str]]]:
+        """For each of RULES, the files by what they have in common with the names that mean them."""
+        tables = [defaultdict[str, list[str]](list) for _ in RULES]
+        for name in self.exact:
+            for table, key in zip(tables, RULES.values(), strict=True):
+                table[key(name.rpartition("/")[2])].append(name)
+        return [dict(table) for table in tables]
 
     def find(self, name: str) -> tuple[str | None, str]:
         """Return the file that a name means, None for none or several, and the rule that found it, empty for exact."""

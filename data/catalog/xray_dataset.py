@@ -37,6 +37,8 @@ class LabelRequest(NamedTuple):
     """The images in it."""
     uncertain: str
     """What an uncertain label becomes: ``'ones'``, ``'zeros'`` or ``'ignore'``."""
+    columns: Sequence[str] | None = None
+    """The columns of a user's own table that are labels; None for all that can be."""
 
 
 class LabelTable(NamedTuple):

@@ -96,9 +96,11 @@ class Xrays(NamedTuple):
             note_join(listed.source, listed_side(listed))
         return listed
 
-    def read_labels(self, lists: Sequence[Path], uncertain: str) -> LabelTable:
+    def read_labels(
+        self, lists: Sequence[Path], *, uncertain: str, columns: Sequence[str] | None = None
+    ) -> LabelTable:  # fmt: skip
         """Labels and patients, see :class:`LabelRequest`."""
-        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, self.files, uncertain))
+        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, self.files, uncertain, columns))
 
 
 def find_xrays(

@@ -72,7 +72,8 @@ class ClassificationSplits(NamedTuple):
 
 def open_classification(
     *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, size: int, uncertain: str = "ones",
-    spec: ImageSpec = AS_THEY_ARE, selection: Selection = ALL, max_bad: float = 0.01,
+    columns: Sequence[str] | None = None, spec: ImageSpec = AS_THEY_ARE, selection: Selection = ALL,
+    max_bad: float = 0.01,
 ) -> ClassificationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the other lists.
 
@@ -87,6 +88,7 @@ def open_classification(
         seed: of the splits, and of the order of a list that is made.
         size: side of an input in pixels.
         uncertain: CheXpert: ``'ones'``, ``'zeros'`` or ``'ignore'``.
+        columns: a user's own folder: the columns of its table that are labels; None for all of 0, 1 and blank.
         spec: how images are read.
         selection: which images are used.
         max_bad: share of the listed images that may be missing.
@@ -98,7 +100,7 @@ def open_classification(
     _, rest = xrays.open_list("train").cut(ratio)
     lists_of = {"train": rest, "valid": xrays.find_list("valid"), "test": xrays.find_list("test")}
     sources = [Path(listed.source) for listed in lists_of.values() if listed is not None]
-    table = xrays.read_labels(sources, uncertain)
+    table = xrays.read_labels(sources, uncertain=uncertain, columns=columns)
     names = {
         split: [] if listed is None else _labelled(xrays.used(listed), table.labels, max_bad)
         for split, listed in lists_of.items()

@@ -98,6 +98,27 @@ def test_blank_labels_are_unknown_and_images_without_any_are_left_out(root, caps
     assert not any(a & b for a, b in zip(patients, [*patients[1:], patients[0]], strict=True))
 
 
+def test_columns_of_labels_may_be_named(root):
+    write_table(root, [f"{name},{i},{i % 2},{'' if i % 3 else i % 2}" for i, name in enumerate(NAMES)], "file,age,A,b")
+    with pytest.raises(UserError, match=r"in the column age, 22 of 24 rows have other values \(2, 3.*--labels COLUMN"):
+        opened(root)
+    splits = opened(root, columns=["a"])
+    assert splits.classes == ("A",) and labels_of(splits) == {name: [i % 2] for i, name in enumerate(NAMES)}
+    assert opened(root, columns=["b", "a"]).classes == ("b", "A")
+    with pytest.raises(UserError, match=r"expected the columns a,c of --labels, there is no c"):
+        opened(root, columns=["a", "c"])
+    with pytest.raises(UserError, match="in the column age, 22 of 24 .* write unknown labels as blanks"):
+        opened(root, columns=["age"])
+
+
+def test_folders_of_many_images_may_be_no_patients(tmp_path, capsys):
+    root = tmp_path / "own"
+    write_images(root, [f"{folder}/{i}.png" for folder in ("normal", "ill", "other") for i in range(21)])
+    write_table(root, [f"{folder}/{i}.png,{i % 2}" for folder in ("normal", "ill", "other") for i in range(21)])
+    opened(root)
+    assert "3 by their folder (63 images), which are many for a patient: if folders are none" in capsys.readouterr().err
+
+
 def test_lists_decide_the_splits_by_the_names_that_people_write(root, capsys):
     write_table(root, [f"{name},{i % 2}" for i, name in enumerate(NAMES)])
     write_list(root, "train", NAMES[:16])
