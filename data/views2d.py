@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.transforms.blur2d import apply_blur, draw_blur
+from data.transforms.constants import constant
 from data.transforms.cutout import SIDE, apply_cutout, draw_cutout
 from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
 from data.transforms.resized_crop import Boxes, Cropper, draw_boxes
@@ -70,8 +71,7 @@ def normalize(views: Tensor) -> Tensor:
     """Convert grey N S S in 0..255 to float32 N 3 S S, normalised by ImageNet's mean and standard deviation."""
     grey, normalized = views.float(), reusable_empty((len(views), 3, *views.shape[1:]), views.device)
     for channel, mean, std in zip(normalized.unbind(1), MEAN, STD, strict=True):
-        # A scalar tensor on the CPU, so that nothing waits for the GPU.
-        torch.add(torch.tensor(-mean / std), grey, alpha=1 / (255 * std), out=channel)
+        torch.add(constant(-mean / std, views.device), grey, alpha=1 / (255 * std), out=channel)
     return normalized
 
 

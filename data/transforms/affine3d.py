@@ -33,7 +33,8 @@ def draw_affine(n: int, generator: torch.Generator) -> Affine:
 
 def inverse_matrix(params: Affine) -> Tensor:
     """N 3 3: maps offsets from the centre in the output to offsets in the input, both in voxels."""
-    cos, sin = torch.cos(params.degrees * math.pi / 180), torch.sin(params.degrees * math.pi / 180)
+    radians = params.degrees * math.pi / 180
+    cos, sin = torch.cos(radians), torch.sin(radians)
     (cx, cy, cz), (sx, sy, sz) = cos.unbind(1), sin.unbind(1)
     # Rz·Rx·Ry written out, and transposed by stacking its rows as columns: the inverse of a rotation.
     rows = [

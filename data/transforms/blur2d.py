@@ -3,10 +3,13 @@
 PIL approximates a Gaussian by three box blurs with fractional weights at the ends, so that σ is continuous.
 """
 
+from functools import cache, reduce
+
 import torch
 from torch import Tensor
 
 from data.transforms.box_blur import BOX_REACH, PASSES, blur_on_cpu
+from data.transforms.constants import constant
 
 PROBABILITY, SIGMA = 0.5, (0.1, 2.0)
 
@@ -18,27 +21,35 @@ def draw_blur(n: int, generator: torch.Generator) -> Tensor:
 
 
 def box_kernel(sigma: Tensor) -> Tensor:
-    """Weights of one of the three box blurs for each σ (N), N 5: equal within the radius, fractional at each end."""
-    variance = (sigma.double() ** 2 / PASSES).view(-1, 1)
-    whole = torch.floor((torch.sqrt(12 * variance + 1) - 1) / 2)
-    ends = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    distance = torch.arange(-BOX_REACH, BOX_REACH + 1, device=sigma.device).abs()
-    weights = (distance <= whole) + ends * (distance == whole + 1)
-    return weights / weights.sum(dim=1, keepdim=True)
+    """Weights of one of the three box blurs for each σ (N), N 5: equal within the radius, fractional at each end.
+
+    This is PIL's formula with σ² = 3 variances, see :func:`data.transforms.box_blur.box_of`.
+    """
+    square = sigma.square().view(-1, 1)
+    whole = torch.floor(torch.sqrt(square + 0.25) - 0.5)
+    next_one = whole + 1
+    ends = (whole + 0.5) * (whole * next_one - square) / torch.sub(square, next_one.square(), alpha=3)
+    # 1 within the radius, the fraction at the next pixel, 0 beyond.
+    weights = (next_one + ends - _distances(sigma.device)).clamp_(0, 1)
+    return weights.div_(weights.sum(dim=1, keepdim=True))
+
+
+def _distances(device: torch.device) -> Tensor:
+    return constant([abs(k) for k in range(-BOX_REACH, BOX_REACH + 1)], device)
+
+
+@cache
+def shift_matrices(size: int, device: torch.device) -> Tensor:
+    """5 size·size: matrices that move the pixels by −2 to 2, with the border pixels replicated; made once."""
+    row = torch.arange(size)
+    moved = torch.stack([(row + k).clamp(0, size - 1) for k in range(-BOX_REACH, BOX_REACH + 1)])
+    return (moved.unsqueeze(2) == row).float().flatten(1).to(device)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     """Matrices of three box blurs along one axis for each σ (N), N size size; border pixels are replicated in each."""
-    kernel = box_kernel(sigma).float()
-    row = torch.arange(size, device=sigma.device)
-    matrix = torch.eye(size, device=sigma.device).expand(len(sigma), -1, -1)
-    for _ in range(PASSES):
-        shifted = [matrix.index_select(1, (row + k).clamp(0, size - 1)) for k in range(-BOX_REACH, BOX_REACH + 1)]
-        blurred = torch.zeros_like(shifted[0])
-        for weight, rows in zip(kernel.unbind(1), shifted, strict=True):
-            blurred.addcmul_(rows, weight.view(-1, 1, 1))
-        matrix = blurred
-    return matrix
+    once = (box_kernel(sigma) @ shift_matrices(size, sigma.device)).view(-1, size, size)
+    return reduce(torch.bmm, [once] * PASSES)
 
 
 def apply_blur(images: Tensor, sigma: Tensor) -> Tensor:

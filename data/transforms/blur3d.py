@@ -1,15 +1,19 @@
 """Random Gaussian blur of volumes, as TorchIO's RandomBlur: scipy.ndimage.gaussian_filter with a σ per axis."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from data.transforms.affine3d import uniform
+from data.transforms.constants import constant
 
 LARGEST_SIGMA = 2.0  # voxels
 # scipy cuts the kernel at 4 σ.
 TRUNCATE = 4.0
+MAX_RADIUS = int(TRUNCATE * LARGEST_SIGMA + 0.5)
+TAPS = tuple(range(-MAX_RADIUS, MAX_RADIUS + 1))
 
 
 def draw_blur(n: int, generator: torch.Generator) -> Tensor:
@@ -17,31 +21,36 @@ def draw_blur(n: int, generator: torch.Generator) -> Tensor:
     return uniform((n, 3), 0.0, LARGEST_SIGMA, generator)
 
 
-def blur_matrix(sigma: Tensor, length: int) -> Tensor:
-    """Filter matrices along one axis for each σ (N, voxels), N length length; they include reflection at the border.
-
-    Row i has the weights of the input voxels for output voxel i. The reflection is scipy's ``'reflect'``
-    (d c b a | a b c d | d c b a); the kernel's radius is int(4σ + ½).
-    """
-    sigma = sigma.double().view(-1, 1)
-    max_radius = int(TRUNCATE * LARGEST_SIGMA + 0.5)
-    taps = torch.arange(-max_radius, max_radius + 1, device=sigma.device)
+def gaussian_kernels(sigma: Tensor) -> Tensor:
+    """Weights of 17 voxels around each for each σ (N 3, voxels), float64 N 3 17; the radius is scipy's, int(4σ + ½)."""
+    sigma = sigma.double().unsqueeze(2)
+    taps, distances = (constant(values, sigma.device, torch.float64) for values in (TAPS, [abs(tap) for tap in TAPS]))
     radius = torch.floor(TRUNCATE * sigma + 0.5)
-    kernel = torch.exp(-0.5 * (taps / sigma.clamp(min=1e-6)) ** 2) * (taps.abs() <= radius)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    source = torch.arange(length, device=sigma.device).view(-1, 1) + taps
-    source = source % (2 * length)
+    kernels = torch.exp(-0.5 * (taps / sigma.clamp(min=1e-6)) ** 2) * (distances <= radius)
+    return kernels.div_(kernels.sum(dim=2, keepdim=True))
+
+
+@cache
+def shift_matrices(length: int, device: torch.device) -> Tensor:
+    """17 length·length, float64: matrices that move voxels by −8 to 8, made once; beyond the border they are reflected.
+
+    The reflection is scipy's ``'reflect'`` (d c b a | a b c d | d c b a).
+    """
+    source = (torch.arange(length) + torch.tensor(TAPS).view(-1, 1)) % (2 * length)
     source = torch.minimum(source, 2 * length - 1 - source)
-    matrix = torch.zeros(len(sigma), length, length, device=sigma.device, dtype=kernel.dtype)
-    n = len(sigma)
-    return matrix.scatter_add_(
-        2, source.expand(n, -1, -1), kernel.unsqueeze(1).expand(-1, length, -1).contiguous()
-    ).float()
+    return (source.unsqueeze(2) == torch.arange(length)).double().flatten(1).to(device)
 
 
 def blur_matrices(sigma: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Filter matrices along x, y and z for σ (N 3, voxels) of N volumes of ``shape`` (X Y Z)."""
-    x, y, z = (blur_matrix(sigma[:, axis], length) for axis, length in enumerate(shape))
+    """Filter matrices along x, y and z for σ (N 3, voxels) of N volumes of ``shape`` (X Y Z), N length length each.
+
+    Row i has the weights of the input voxels for output voxel i.
+    """
+    kernels = gaussian_kernels(sigma)
+    x, y, z = (
+        (kernels[:, axis] @ shift_matrices(length, sigma.device)).float().view(-1, length, length)
+        for axis, length in enumerate(shape)
+    )
     return x, y, z
 
 

@@ -30,24 +30,23 @@ def draw_boxes(sizes: Tensor, area: tuple[float, float], generator: torch.Genera
     tries that fits gets a uniform position. If none fits, the box is the largest central one of an allowed ratio.
     """
     n, device = len(sizes), generator.device
-    height, width = sizes.to(device).double().unbind(1)
     share = torch.rand(n, TRIES, generator=generator, device=device) * (area[1] - area[0]) + area[0]
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = torch.exp(torch.rand(n, TRIES, generator=generator, device=device) * (high - low) + low)
     position = torch.rand(n, 2, generator=generator, device=device).double()
 
-    pixels = (height * width).unsqueeze(1) * share
-    w, h = torch.round(torch.sqrt(pixels * ratio)), torch.round(torch.sqrt(pixels / ratio))
-    fits = (w > 0) & (w <= width.unsqueeze(1)) & (h > 0) & (h <= height.unsqueeze(1))
-    first = fits.long().argmax(dim=1, keepdim=True)
-    found = fits.any(dim=1)
-    central_w = torch.minimum(width, torch.round(height * RATIO[1]))
-    central_h = torch.minimum(height, torch.round(width / RATIO[0]))
-    w = torch.where(found, w.gather(1, first).squeeze(1), central_w)
-    h = torch.where(found, h.gather(1, first).squeeze(1), central_h)
-    top = torch.where(found, torch.floor(position[:, 0] * (height - h + 1)), torch.floor((height - h) / 2))
-    left = torch.where(found, torch.floor(position[:, 1] * (width - w + 1)), torch.floor((width - w) / 2))
-    return Boxes(*(x.long() for x in (top, left, h, w)))
+    # From here on, the last axis is height, width; both are computed together, since each operation is a launch.
+    sizes = sizes.to(device).double()
+    pixels = (sizes[:, 0] * sizes[:, 1]).unsqueeze(1) * share
+    tries = torch.stack([pixels / ratio, pixels * ratio], dim=2).sqrt_().round_()
+    fits = ((tries > 0) & (tries <= sizes.unsqueeze(1))).all(dim=2)
+    first = fits.int().argmax(dim=1).view(n, 1, 1)
+    found = fits.any(dim=1, keepdim=True)
+    central = torch.minimum(sizes, (sizes.flip(1) / RATIO[0]).round_())
+    box = torch.where(found, tries.gather(1, first.expand(-1, -1, 2)).squeeze(1), central)
+    room = sizes - box
+    start = torch.where(found, position * (room + 1), room / 2).floor_()
+    return Boxes(*torch.cat([start, box], dim=1).long().unbind(1))
 
 
 class Cropper:
@@ -89,22 +88,26 @@ def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:
     """N size full: weight of each input pixel for each output pixel along one axis, by PIL's antialiased triangle."""
-    scale = (length.float() / size).view(-1, 1, 1)
-    centre = (torch.arange(size, device=start.device).view(1, -1, 1) + 0.5) * scale
-    source = torch.arange(full, device=start.device).view(1, 1, -1) - start.view(-1, 1, 1)
-    weights = (1 - ((source + 0.5 - centre) / scale.clamp(min=1)).abs()).clamp(min=0)
-    weights = weights * ((source >= 0) & (source < length.view(-1, 1, 1)))
-    return weights / weights.sum(dim=2, keepdim=True)
+    start, length = start.view(-1, 1, 1), length.view(-1, 1, 1)
+    scale = length / size
+    centre = torch.arange(0.5, size, device=start.device).view(1, -1, 1) * scale
+    # Centres of the pixels, from the beginning of the box.
+    source = torch.arange(0.5, full, device=start.device) - start
+    weights = (1 - (source - centre).div_(scale.clamp(min=1)).abs_()).clamp_(min=0)
+    weights *= (source > 0) & (source < length)
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def resize_by_matrices(images: Tensor, boxes: Boxes, size: int) -> Tensor:
-    """As :func:`resized_crop`, with a matrix along each axis."""
-    _, _, height, width = images.shape
-    pixels = images[:, 0].float()
-    views = []
-    for top, left, h, w in zip(*(x.split(len(images)) for x in boxes), strict=True):
-        columns = pixels @ resize_matrix(left, w, size, width).transpose(1, 2)
-        # As in PIL, values are rounded half up to 8 bits after each of the two passes.
-        lines = resize_matrix(top, h, size, height) @ columns.add_(0.5).floor_()
-        views.append(lines.add_(0.5).clamp_(0, 255).to(torch.uint8))
-    return torch.cat(views)
+    """As :func:`resized_crop`, with a matrix along each axis; all views of all images in the same few operations."""
+    n, _, height, width = images.shape
+    # K views of B images to B images of K views, so that one product resizes all views of an image along the rows.
+    top, left, h, w = (x.view(-1, n).T for x in boxes)
+    starts, lengths = torch.stack([left, top]), torch.stack([w, h])
+    along_x, along_y = resize_matrix(starts, lengths, size, max(height, width)).chunk(2)
+    rows = along_x[..., :width].view(n, -1, width)
+    # As in PIL, values are rounded half up to 8 bits after each of the two passes.
+    columns = torch.bmm(rows, images[:, 0].float().transpose(1, 2)).add_(0.5).floor_()
+    columns = columns.view(-1, size, height).transpose(1, 2)
+    resized = torch.bmm(along_y[..., :height], columns).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return resized.view(n, -1, size, size).transpose(0, 1).reshape(-1, size, size)

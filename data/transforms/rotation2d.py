@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.transforms.constants import constant
+
 DEGREES = 10.0
+# Bits after the point in PIL's arithmetic.
+FRACTION = 16
 
 
 class Rotation(NamedTuple):
@@ -22,7 +26,7 @@ class Rotation(NamedTuple):
 
 def draw_rotation(n: int, generator: torch.Generator) -> Rotation:
     """Draw a rotation U(±10°) and a flip with probability ½ for each of N images."""
-    degrees = torch.rand(n, generator=generator, device=generator.device).double() * 2 * DEGREES - DEGREES
+    degrees = torch.rand(n, generator=generator, device=generator.device).double() * (2 * DEGREES) - DEGREES
     return Rotation(degrees, torch.rand(n, generator=generator, device=generator.device) < 0.5)
 
 
@@ -48,24 +52,28 @@ def rotate_by_gather(images: Tensor, params: Rotation) -> Tensor:
     Positions are computed in 16.16 fixed-point arithmetic as in PIL's Image.rotate, so that no pixel differs.
     """
     n, size = images.shape[0], images.shape[-1]
-    angle = -params.degrees * (math.pi / 180)
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    centre = size / 2
-    x0 = centre - centre * cos - centre * sin + 0.5 * (cos + sin)
-    y0 = centre + centre * sin - centre * cos + 0.5 * (cos - sin)
-    cos, sin, x0, y0 = (_fixed_point(v).view(-1, 1, 1) for v in (cos, sin, x0, y0))
-
+    cos, sin, x0, y0 = _fixed_point_map(params.degrees, size)
     along = torch.arange(size, device=images.device, dtype=torch.int32)
     down = along.view(1, -1, 1)
-    flip = params.flip.view(-1, 1, 1)
-    across = torch.where(flip, along.flip(0), along)
-    x = (across * cos + x0 + down * sin) >> 16
-    y = (down * cos + y0 - across * sin) >> 16
-    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    index = (y * size + x).clamp_(0, size * size - 1)
-    index += torch.arange(n, device=images.device, dtype=torch.int32).view(-1, 1, 1) * (size * size)
+    across = torch.where(params.flip.view(-1, 1, 1), size - 1 - along, along)
+    x = torch.addcmul(x0 + down * sin, across, cos) >> FRACTION
+    y = torch.addcmul(y0 + down * cos, across, sin, value=-1) >> FRACTION
+    # Of two numbers one is negative where their bits combined are.
+    inside = ((x | y) >= 0) & (torch.maximum(x, y) < size)
+    index = torch.add(x, y, alpha=size).clamp_(0, size * size - 1)
+    index += torch.arange(0, n * size * size, size * size, device=images.device, dtype=torch.int32).view(-1, 1, 1)
     return images.reshape(-1).index_select(0, index.view(-1)).view_as(images) * inside
 
 
-def _fixed_point(value: Tensor) -> Tensor:
-    return torch.floor(value * 65536 + 0.5).to(torch.int32)
+def _fixed_point_map(degrees: Tensor, size: int) -> Tensor:
+    """4 N 1 1, int32 with 16 fractional bits: cosine, sine, and the position in the input of the first output pixel."""
+    radians = degrees * (-math.pi / 180)
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    # The first pixel's centre, and that of the image: size/2 − (size − 1)/2 · (cos + sin), and with cos − sin.
+    one, half, centre = 1 << FRACTION, (size - 1) / 2 * (1 << FRACTION), size / 2 * (1 << FRACTION)
+    factors, terms = (
+        constant(values, degrees.device, torch.float64).view(4, 1)
+        for values in ((one, one, -half, -half), (0.5, 0.5, centre + 0.5, centre + 0.5))
+    )
+    fixed = torch.stack([cos, sin, cos + sin, cos - sin]).mul_(factors).add_(terms)
+    return fixed.floor_().to(torch.int32).view(4, -1, 1, 1)

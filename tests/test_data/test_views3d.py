@@ -10,7 +10,7 @@ from data.transforms import chunks
 from data.transforms.affine3d import Affine, apply_affine, draw_affine
 from data.transforms.blur3d import apply_blur, draw_blur
 from data.transforms.intensity3d import apply_gamma, draw_gamma, draw_noise, z_normalize
-from data.transforms.swap3d import PATCH, apply_swaps, draw_swaps
+from data.transforms.swap3d import PATCH, apply_swaps, draw_swaps, swap_at_once, voxels_of
 from data.views3d import Views3d, apply_spatial, draw_spatial
 from utils.records import RawCrops
 
@@ -97,10 +97,19 @@ def test_gamma_is_torchios():
         torch.testing.assert_close(ours[i], with_torchio(tio.Gamma(gamma[i].item()), x[i]), rtol=1e-5, atol=1e-6)
 
 
-def test_swaps_are_torchios():
-    x = volumes()
-    swaps = draw_swaps(3, x.shape[1:], generator(5))
-    ours = apply_swaps(x, swaps)
+def swap_as_on_a_gpu(x, swaps):
+    return swap_at_once(x, voxels_of(swaps, x.shape[1:]))
+
+
+@pytest.mark.parametrize("apply", [apply_swaps, swap_as_on_a_gpu])
+# Of the small volume every voxel is swapped dozens of times, and some swaps are of a patch with itself.
+@pytest.mark.parametrize(
+    ("shape", "count"), [((20, 30, 12), 100), ((17, 6, 5), 100), ((20, 30, 12), 2), ((9, 9, 9), 1)]
+)
+def test_swaps_are_torchios(apply, shape, count):
+    x = volumes(shape=shape)
+    swaps = draw_swaps(3, x.shape[1:], generator(5), count)
+    ours = apply(x, swaps)
     for i in range(3):
         locations = [(tuple(a), tuple(b)) for a, b in swaps[i].tolist()]
         assert torch.equal(ours[i], with_torchio(tio.Swap(PATCH, locations), x[i]))
