@@ -1,4 +1,4 @@
-"""Cut crop pairs for 3D pre-training out of CT scans: LUNA16's, or one's own."""
+"""Cut crop pairs for 3D pre-training out of volumes: LUNA16's scans, or one's own CT, MRI or PET."""
 
 import argparse
 import errno
@@ -11,19 +11,15 @@ from typing import Any
 import SimpleITK as sitk
 
 from data.catalog.crop_manifest import MANIFEST, write_manifest
+from data.catalog.dicom_scans import find_series
 from data.catalog.file_index import require_folder
 from data.catalog.joins import first_names
-from data.catalog.scans import find_scans, subset_of
-from data.crop_pairs import (
-    FINISHED,
-    NEW,
-    CropSettings,
-    Scan,
-    preprocess_scan,
-    record_failure,
-    state_of,
-)
-from data.readers.volumes import SCANS
+from data.catalog.scans import MASKS, find_scans, is_subset, subset_of
+from data.crop_pairs import preprocess_scan
+from data.crops import MAX_TISSUE
+from data.pairs import CropSettings
+from data.readers.volumes import CT, INTENSITIES, SCANS, SPACING
+from data.scan_records import FINISHED, NEW, Scan, record_failure, state_of
 from utils.arguments import OneLineParser, nearest_multiples, number
 from utils.arguments import path as path_type
 from utils.cores import available_cores
@@ -42,25 +38,30 @@ DIVISOR = 8
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the options; a wrong one ends the program with one line and status 2."""
+def tissue_share(text: str) -> float | None:
+    """Parse ``--tissue``: a share, or ``none``."""
+    return None if text == "none" else number(float, 0, 1)(text)
+
+
+def build_parser() -> OneLineParser:
+    """The command line."""
     parser = OneLineParser(
         prog="luna_preprocess.py",
-        description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd, or of the CT scans "
-        f"({', '.join(SCANS)}) in any other folders. Finished scans are skipped, so that a stopped run "
+        description="Cut crop pairs for 3D pre-training out of LUNA16's scans, DATA/subset*/*.mhd, or of all volumes "
+        f"({', '.join(SCANS)}, DICOM series) below any other folder. Finished scans are skipped, so that a stopped run "
         "resumes. Under torchrun, the scans are distributed over several machines.",
     )  # fmt: skip
     whole, size = number(int, 1, 10**6), number(int, DIVISOR, 4096)
     parser.add_argument(
-        "--data", type=path_type, required=True, help="folder of subset0 ... subset9, or of other scans"
+        "--data", type=path_type, required=True, help="folder of subset0 ... subset9, or of other volumes"
     )
     parser.add_argument("--save", type=path_type, required=True, help="folder for the crops")
     parser.add_argument("--fold", type=number(int, 0, 9), help="preprocess one subset only; unset: all")
-    parser.add_argument("--scale", type=whole, default=16, help="crop pairs per scan")
+    parser.add_argument("--scale", type=whole, default=16, help="crop pairs per scan; with --volumes, in an epoch")
     for name, default in (("rows", 64), ("cols", 64), ("deps", 32)):
         parser.add_argument(f"--input_{name}", type=size, default=default, help="voxels of a global crop")
     for name in ("rows", "cols"):
-        help_text = f"mm of the smallest box that is cut; the other boxes are scaled in proportion ({name})"
+        help_text = f"voxels of the smallest box that is cut; the other boxes are scaled in proportion ({name})"
         parser.add_argument(f"--crop_{name}", type=size, default=PUBLISHED_SIDE, help=help_text)
     parser.add_argument(
         "--workers", type=whole, default=available_cores(), help="processes, about 1 GB each; unset: one per core"
@@ -73,37 +74,108 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--seed", type=number(int, 0, 2**62), default=42, help="seed of all random draws, together with the scan's name"
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="float16 halves the disk")
+    _add_own_volumes(parser)
+    return parser
+
+
+def _add_own_volumes(parser: OneLineParser) -> None:
+    """Options for other volumes than LUNA16's."""
+    group = parser.add_argument_group("other volumes than LUNA16's")
+    group.add_argument(
+        "--intensity", choices=INTENSITIES, default=CT,
+        help="what becomes 0 and 1; ct: -1000 and 1000 HU; for MRI and PET minmax, each volume's least and largest "
+        "value, or percentiles, 0.5 and 99.5 %% of its values",
+    )  # fmt: skip
+    group.add_argument(
+        "--spacing", type=number(float, 0.05, 20), default=SPACING,
+        help="mm of a voxel, to which volumes are resampled; boxes are counted in voxels",
+    )  # fmt: skip
+    group.add_argument(
+        "--tissue", type=tissue_share, default=argparse.SUPPRESS, metavar="SHARE|none",
+        help=f"share of a box that may be -150 HU or more; none: any, as for an abdomen; unset: {MAX_TISSUE:g} with "
+        "--intensity ct, as published for lungs, else none",
+    )  # fmt: skip
+    group.add_argument(
+        "--exclude", nargs="*", default=list(MASKS), metavar="PATTERN",
+        help="volumes that are left out, as masks: patterns of names without ending or, with a slash at the end, of "
+        "folders; LUNA16's are never",
+    )  # fmt: skip
+    group.add_argument(
+        "--volumes",
+        action="store_true",
+        help="keep whole volumes instead of crops: pre-training then draws other boxes in every epoch",
+    )
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options; a wrong one ends the program with one line and status 2."""
+    parser = build_parser()
     options = parser.parse_args(arguments)
     for name in ("input_rows", "input_cols", "input_deps"):
         if (side := getattr(options, name)) % DIVISOR:
             nearest = nearest_multiples(side, DIVISOR)
             parser.error(f"--{name}: expected a multiple of {DIVISOR}, got {side}; give {nearest}")
+    if "tissue" not in options:
+        options.tissue = MAX_TISSUE if options.intensity == CT else None
+    if options.tissue is not None and options.intensity != CT:
+        parser.error(f"--tissue is a share of HU, for --intensity {CT}, got --intensity {options.intensity}")
+    if options.volumes and options.dtype != "float32":
+        parser.error(f"--dtype is for crops; --volumes keeps int16, got --dtype {options.dtype}")
     return options
 
 
-def choose_scans(root: Path, save: Path, fold: int | None, *, verbose: bool) -> tuple[list[Scan], list[str]]:
-    """Find the scans to preprocess, in order of their paths, and write a line for each folder that cannot be read.
+def settings_of_options(options: argparse.Namespace) -> CropSettings:
+    """The settings that determine the crops."""
+    return CropSettings(
+        shape=(options.input_rows, options.input_cols, options.input_deps),
+        box_scale=(options.crop_rows / PUBLISHED_SIDE, options.crop_cols / PUBLISHED_SIDE),
+        pairs=options.scale, seed=options.seed, dtype=options.dtype, intensity=options.intensity,
+        spacing=options.spacing, tissue=options.tissue, volumes=options.volumes,
+    )  # fmt: skip
+
+
+def choose_scans(
+    root: Path, save: Path, fold: int | None, *, exclude: Sequence[str] = (), verbose: bool
+) -> tuple[list[Scan], list[str]]:  # fmt: skip
+    """Find the scans to preprocess, in order of their paths, and write a line for each that cannot be read as it is.
 
     Raises:
         UserError: no such folder, no scans in it, or two scans with the same name.
     """
-    found = find_scans(require_folder(root), verbose=verbose)
-    if not found.scans and not found.unreadable:
+    found = find_scans(require_folder(root), exclude=exclude, verbose=verbose)
+    scans = [Scan(scan.path, save / scan.folder, scan.folder, scan.name) for scan in found.scans]
+    refused = list(found.unreadable)
+    if not any(is_subset(scan.folder) for scan in scans):
+        series = find_series(root, verbose=verbose)
+        folders = ["" if s.folder == root else s.folder.relative_to(root).as_posix() for s in series.series]
+        scans += [Scan(s, save / folder, folder, s.uid) for s, folder in zip(series.series, folders, strict=True)]
+        refused += series.refused
+    if not scans and not refused:
         raise UserError(
-            f"--data: expected subset*/*.mhd, or other CT scans ({', '.join(SCANS)}), in {root}, found none; convert "
-            "DICOM series to .nii.gz first"
+            f"--data: expected subset*/*.mhd, or other volumes ({', '.join(SCANS)}, DICOM), in {root}, found none"
         )
-    wanted = [scan for scan in found.scans if fold is None or subset_of(scan.folder) == fold]
+    wanted = [scan for scan in scans if fold is None or subset_of(scan.folder) == fold]
     if fold is not None and not wanted:
         raise UserError(
-            f"--fold: expected scans in subset{fold}, such as subset{fold}/*.mhd, in {root}, it has "
-            f"{len(found.scans)} elsewhere; without --fold all are taken"
+            f"--fold: expected scans in subset{fold}, such as subset{fold}/*.mhd, in {root}, it has {len(scans)} "
+            "elsewhere; without --fold all are taken"
         )
-    scans = [Scan(scan.path, save / scan.folder, scan.folder) for scan in wanted]
+    require_own_records(wanted, save)
+    return wanted, refused
+
+
+def require_own_records(scans: Sequence[Scan], save: Path) -> None:
+    """Require that each scan has a record of its own.
+
+    Raises:
+        UserError: two scans have the same name, or one's record would replace the manifest.
+    """
+    seen: dict[str, Scan] = {}
     for scan in scans:
         if scan.record_file == save / MANIFEST:
             raise UserError(f"{scan.source}: expected another name, since the record of its crops would be {MANIFEST}")
-    return scans, found.unreadable
+        if (other := seen.setdefault(scan.listed, scan)) is not scan:
+            raise UserError(f"--data: expected each name once, {other.source} and {scan.source} are both {scan.listed}")
 
 
 def prepare_folder(save: Path) -> None:
@@ -201,7 +273,9 @@ def conclude(
     for reason in failed:
         say(f"failed: {reason}")
     allowed = max(1, int(max_bad * len(scans))) if max_bad else 0
-    text = f"{manifest['pairs']} pairs of {manifest['scans']} scans, {manifest['bytes'] / 1e6:.0f} MB in {save}"
+    in_an_epoch = " in an epoch" * any(record["settings"].get("volumes", False) for record in manifest["records"])
+    pairs = f"{manifest['pairs']} pairs{in_an_epoch}"
+    text = f"{pairs} of {manifest['scans']} scans, {manifest['bytes'] / 1e6:.0f} MB in {save}"
     if not failed:
         say(text)
         return 0
@@ -214,20 +288,28 @@ def conclude(
     return 0
 
 
-def main() -> int:
+def note_others(manifest: dict[str, Any], scans: Sequence[Scan], save: Path) -> None:
+    """Print which scans have crops in the folder but are not in the data."""
+    names = {scan.listed for scan in scans}
+    others = [record["scan"] for record in manifest["records"] if record["scan"] not in names and record["pairs"]]
+    if others:
+        say(f"{save} also has crops of {len(others)} scans that are not in --data ({first_names(others)})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Scans -> crop pairs -> manifest; status 1 when more scans failed than allowed, or no scan gave crops."""
-    options = parse_arguments()
+    options = parse_arguments(arguments)
     world = read_world()
-    settings = CropSettings(
-        shape=(options.input_rows, options.input_cols, options.input_deps),
-        box_scale=(options.crop_rows / PUBLISHED_SIDE, options.crop_cols / PUBLISHED_SIDE),
-        pairs=options.scale, seed=options.seed, dtype=options.dtype,
-    )  # fmt: skip
+    settings = settings_of_options(options)
     save = Path(options.save)
-    scans, unreadable = choose_scans(Path(options.data), save, options.fold, verbose=world.is_main)
+    scans, unreadable = choose_scans(
+        Path(options.data), save, options.fold, exclude=options.exclude, verbose=world.is_main
+    )  # fmt: skip
     prepare_folder(save)
     failures = preprocess_all(scans[world.rank :: world.size], settings, workers=options.workers, world=world)
     manifest = write_manifest(save, failures)
+    if options.fold is None:
+        note_others(manifest, scans, save)
     return conclude(manifest, scans, unreadable, save=save, max_bad=options.max_bad)
 
 

@@ -130,16 +130,22 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return intersection / union
 
 
-def cut_global(volume: np.ndarray, box: Box, shape: tuple[int, int, int]) -> np.ndarray | None:
+def cut_global(
+    volume: np.ndarray, box: Box, shape: tuple[int, int, int], tissue: float | None = MAX_TISSUE
+) -> np.ndarray | None:  # fmt: skip
     """The global crop of a box, float32 of ``shape``, or None where it has too much tissue.
 
     A published crop of 64×64×32 may score 15 % of the voxels that its box had before it was resized, so that a box of
     96³ is never rejected; for crops of other sizes the limit is scaled by their number of voxels.
+
+    ``tissue``: that share; None for any, but not for a crop of one value, such as the background of an MRI.
     """
     x0, x1, y0, y1, z0, z1 = (int(side) for side in box)
     rows, cols, depth = shape
     crop = cut(volume, (x0, x1, y0, y1, z0, z1 + EXTRA_SLICES), (rows, cols, depth + EXTRA_SLICES))
-    limit = MAX_TISSUE * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
+    if tissue is None:
+        return crop[:, :, :depth] if crop.min() < crop.max() else None
+    limit = tissue * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
     if tissue_score(crop, depth) > limit:
         return None
     return crop[:, :, :depth]

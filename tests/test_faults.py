@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from data.catalog.list_folders import ListFolders
-from data.crop_pairs import CropSettings, Scan, preprocess_scan, write_record
+from data.crop_pairs import preprocess_scan
 from data.datasets.image_cache import CachedImages
 from data.datasets.pretraining import open_dataset
+from data.pairs import CropSettings
+from data.scan_records import Scan, write_record
 from engine.curves import CurvePictures
 from engine.run_state import LAST, PREVIOUS
 from engine.weights import WeightsWriter

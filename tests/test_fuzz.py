@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.catalog.crop_manifest import read_record
 from data.catalog.labels import read_chexpert_labels, read_listed_labels
-from data.crop_pairs import read_record
 from data.datasets.luna import CropFile, read_crop
 from data.readers.images import read_grey
 from data.readers.masks import read_mask_image

@@ -18,6 +18,8 @@ from data import crop_pairs
 from data.catalog.list_folders import ListFolders
 from data.crops import LOCAL_SHAPE
 from data.datasets.pretraining import open_dataset
+from data.pairs import CropSettings
+from data.scan_records import Scan
 from tests.scans import lung, write_scan
 from utils.atomic import write_error
 from utils.cores import available_cores
@@ -104,9 +106,9 @@ def test_crops_are_those_of_the_whole_scan(luna, tmp_path, monkeypatch):
     for needed in (True, False):
         if not needed:
             monkeypatch.setattr(crop_pairs, "reachable_region", lambda limits, shape: (slice(None),) * 3)
-        scan = crop_pairs.Scan(luna / "subset1" / "1.3.6.1.mhd", tmp_path / str(needed))
+        scan = Scan(luna / "subset1" / "1.3.6.1.mhd", tmp_path / str(needed))
         scan.target.mkdir()
-        crop_pairs.preprocess_scan(scan, crop_pairs.CropSettings((16, 24, 8), (0.5, 0.5), 6, 0, "float32"))
+        crop_pairs.preprocess_scan(scan, CropSettings((16, 24, 8), (0.5, 0.5), 6, 0, "float32"))
         made[needed] = arrays(scan.target)
     assert len(made[True]) == 12 and same(made[True], made[False])
 
@@ -115,8 +117,8 @@ def test_a_scan_half_made_with_other_settings_is_made_anew(luna, tmp_path):
     save, options = tmp_path / "out", ["--workers", "1", "--fold", "0"]
     assert preprocess(luna, save, *options).returncode == 0
     before, record = arrays(save), save / "subset0" / "1.3.6.0.json"
-    scan = crop_pairs.Scan(luna / "subset0" / "1.3.6.0.mhd", save / "subset0")
-    other = crop_pairs.CropSettings((16, 24, 8), (1, 1), 2, 7, "float32")
+    scan = Scan(luna / "subset0" / "1.3.6.0.mhd", save / "subset0")
+    other = CropSettings((16, 24, 8), (1, 1), 2, 7, "float32")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(crop_pairs.FileGroup, "sync", lambda group: (_ for _ in ()).throw(KeyboardInterrupt))
         crop_pairs.preprocess_scan(scan, other)
@@ -414,7 +416,10 @@ def test_own_scans_in_any_folders_are_preprocessed_and_pretrain(tmp_path, run):
     write_as(data / "manifest.nii", 9)
     assert "expected another name" in run(data, save)[1]
     (data / "manifest.nii").rename(data / "two.nii")
-    assert "expected each scan's name once" in run(data, save)[1]
+    assert run(data, save, "--scale", 1)[0] == 0
+    assert {name for name in arrays(save) if name.startswith("two.")} == {
+        f"two.{ending}_{kind}_0.npy" for ending in ("mha", "nii") for kind in ("global", "local")
+    }  # fmt: skip
 
 
 def test_masks_beside_subsets_are_no_scans(luna, tmp_path, run):

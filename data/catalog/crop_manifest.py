@@ -11,7 +11,8 @@ from data.catalog.folders import walk
 from utils.atomic import whole_file
 
 MANIFEST = "manifest.json"
-CROPS = re.compile(r".+_(global|local)_\d+\.npy")
+VOLUME_ENDING = "_volume.npy"
+CROPS = re.compile(rf".+_(global|local)_\d+\.npy|.+{re.escape(VOLUME_ENDING)}")
 
 
 def read_json(path: Path) -> Any:

@@ -1,8 +1,10 @@
-"""Find the CT scans below a folder, LUNA16's or a user's own, and give them their names in lists."""
+"""Find the volumes below a folder, LUNA16's or a user's own, and give them their names in lists."""
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -15,8 +17,11 @@ from utils.notes import note
 SUBSET = re.compile(r"subset(\d+)")
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 VALID_SUBSETS = range(7, 10)
-# Characters that a name in a list cannot contain: white space, which ends it, and bytes that are not UTF-8.
-UNLISTABLE = re.compile("[ \t\n\r\x0b\x0c\ud800-\udfff]")
+# Characters that a name in a list cannot contain: white space, which ends it, bytes that are not UTF-8, and %, which
+# begins the code of another character.
+UNLISTABLE = re.compile("[ \t\n\r\x0b\x0c%\ud800-\udfff]")
+MASKS = ("*_seg", "*-seg", "*_mask", "segmentation*", "masks/", "labels*/", "seg/")
+"""Patterns of volumes that are no images but masks: of names without ending or, with a slash, of folders."""
 
 
 def subset_of(folder: str) -> int | None:
@@ -55,11 +60,8 @@ class ScanFile(NamedTuple):
     path: Path
     folder: str
     """Relative to the data set's, ``/`` between parts; empty for the data set's folder itself."""
-
-    @property
-    def name(self) -> str:
-        """The file's name without its ending; in LUNA16 the series' UID, which contains dots."""
-        return stem_of(self.path)
+    name: str
+    """The file's name without its ending, in LUNA16 the series' UID; with it where there are two of one name."""
 
     @property
     def listed(self) -> str:
@@ -75,29 +77,50 @@ class FoundScans(NamedTuple):
     """One line for each subfolder that cannot be read."""
 
 
-def find_scans(root: str | Path, *, verbose: bool = True) -> FoundScans:
+def find_scans(root: str | Path, *, exclude: Sequence[str] = (), verbose: bool = True) -> FoundScans:
     """Find all scans below a folder, in order of their paths.
 
     If folders named ``subset0`` and so on have scans, only these are used, since LUNA16 comes with lung masks in the
     same format. The number of volumes left out is then printed on stderr, if ``verbose``.
 
+    Args:
+        root: the folder.
+        exclude: patterns as MASKS of other scans to leave out, in any case, which is printed too.
+        verbose: whether to print.
+
     Raises:
-        UserError: two scans have the same name.
+        UserError: two scans of LUNA16 have the same name.
     """
     root, unreadable = Path(root), list[str]()
     found = [
-        ScanFile(root / folder.path / name, folder.path)
+        ScanFile(root / folder.path / name, folder.path, stem_of(Path(name)))
         for folder in walk(root, lambda path, error: unreadable.append(f"{path}: {error.strerror or error}"))
         for name in folder.files
         if ending_of(Path(name)) in SCANS
     ]
     in_subsets = [scan for scan in found if is_subset(scan.folder)]
-    if verbose and 0 < len(in_subsets) < len(found):
-        others = [scan.path.relative_to(root).as_posix() for scan in found if not is_subset(scan.folder)]
-        note(f"{root}: only subset folders are used; {len(others)} other volumes are left out ({first_names(others)})")
-    scans = sorted(in_subsets or found, key=lambda scan: scan.path)
+    used = in_subsets or [scan for scan in found if not _is_excluded(scan, exclude)]
+    if verbose and len(used) < len(found):
+        paths = {scan.path for scan in used}
+        others = [scan.path.relative_to(root).as_posix() for scan in found if scan.path not in paths]
+        why = "only subset folders are used" if in_subsets else f"masks by --exclude {' '.join(exclude)}"
+        note(f"{root}: {why}; {len(others)} other volumes are left out ({first_names(others)})")
+    scans = _with_own_names(sorted(used, key=lambda scan: scan.path))
     _check_names(scans)
     return FoundScans(scans, unreadable)
+
+
+def _is_excluded(scan: ScanFile, patterns: Sequence[str]) -> bool:
+    folders = [f"{part}/" for part in scan.folder.lower().split("/")]
+    return any(fnmatchcase(name, pattern.lower()) for name in (scan.name.lower(), *folders) for pattern in patterns)
+
+
+def _with_own_names(scans: Sequence[ScanFile]) -> list[ScanFile]:
+    """Return the scans, with the whole file name as name where two in one folder differ only in their endings."""
+    count = Counter((scan.folder, scan.name) for scan in scans if not is_subset(scan.folder))
+    return [
+        scan._replace(name=scan.path.name) if count[scan.folder, scan.name] > 1 else scan for scan in scans
+    ]  # fmt: skip
 
 
 def holds_scans(root: Path) -> bool:

@@ -12,7 +12,7 @@ from data.readers.images import read_grey
 from data.readers.masks import read_mask
 from data.readers.regrid import bring_onto
 from data.readers.resample import resample_nearest
-from data.readers.volumes import read_volume, require_hounsfield, resample_to_1mm
+from data.readers.volumes import read_volume, require_hounsfield, resample_volume
 from data.transforms.hounsfield import HIGHEST, LOWEST
 from utils.errors import UserError
 
@@ -135,7 +135,7 @@ def _prepare_image(image: np.ndarray, labels: np.ndarray, max_side: int) -> tupl
 def _prepare_ct(channels: Sequence[np.ndarray], labels: np.ndarray, grid: Geometry) -> tuple[Prepared, ReferenceMask]:
     """Resample to 1 mm as :func:`data.readers.volumes.load_resampled`; the mask by nearest neighbour."""
     step = tuple(s / SPACING for s in grid.spacing)
-    image = np.stack([resample_to_1mm(channel, grid) for channel in channels])
+    image = np.stack([resample_volume(channel, grid) for channel in channels])
     low, high = (np.full(len(channels), hu, np.float32) for hu in (LOWEST, HIGHEST))
     prepared = Prepared(image, low, high, resample_nearest(labels, step, grid.size_resampled))
     return prepared, ReferenceMask(labels, grid.spacing, (0.0,) * 3, step)

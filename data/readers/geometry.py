@@ -35,7 +35,11 @@ class Geometry(NamedTuple):
     @property
     def size_resampled(self) -> tuple[int, int, int]:
         """Voxels of 1 mm, rounded half up as published."""
-        x, y, z = (int(n * s / SPACING + 0.5) for n, s in zip(self.size, self.spacing, strict=True))
+        return self.size_at(SPACING)
+
+    def size_at(self, spacing: float) -> tuple[int, int, int]:
+        """Voxels of another spacing, mm, rounded half up as published."""
+        x, y, z = (int(n * s / spacing + 0.5) for n, s in zip(self.size, self.spacing, strict=True))
         return x, y, z
 
     @property

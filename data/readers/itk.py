@@ -109,5 +109,8 @@ def require_finite(path: Path, values: np.ndarray) -> None:
 
 
 def _decimal(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    """Undo the rounding of NIfTI's 32-bit numbers: 0.7 mm is read as 0.69999999, which may change rounded sizes."""
-    return tuple(float(str(np.float32(number))) for number in numbers)
+    """Undo the rounding of NIfTI's 32-bit numbers: 0.7 mm is read as 0.69999999, which may change rounded sizes.
+
+    Multiples of 1/4096, such as the 331/512 mm of a field of view of 331 mm, were not rounded.
+    """
+    return tuple(n if n * 4096 == round(n * 4096) else float(str(np.float32(n))) for n in numbers)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from data.crop_pairs import CropSettings, Scan, load_scan
+from data.crop_pairs import load_scan
+from data.pairs import CropSettings
 from data.readers import itk, stored
 from data.readers.cubes import load_cube
 from data.readers.file_names import SCANS
 from data.readers.volumes import load_resampled, read_header, read_volume
+from data.scan_records import Scan
 from tests.scans import write_scan
 from utils.errors import UserError
 

@@ -1,0 +1,89 @@
+"""Draw crop pairs of one volume, and the settings on which they depend."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.crops import (
+    EXTRA_SLICES,
+    GLOBAL_SIZES,
+    LOCAL_SHAPE,
+    MAX_TISSUE,
+    TRIES,
+    BoxLimits,
+    cut,
+    cut_global,
+    draw_locals,
+    draw_pairs,
+)
+
+# Incremented when the same settings would give other crops, so that scans are preprocessed again.
+VERSION = 1
+
+
+class CropSettings(NamedTuple):
+    """The settings that determine the crops of a scan."""
+
+    shape: tuple[int, int, int]
+    """Voxels of a global crop."""
+    box_scale: tuple[float, float]
+    """Size of the boxes relative to the published ones, in x and in y."""
+    pairs: int
+    seed: int
+    dtype: str
+    intensity: str = "ct"
+    """One of :data:`data.readers.volumes.INTENSITIES`."""
+    spacing: float = 1.0
+    """mm of a voxel."""
+    tissue: float | None = MAX_TISSUE
+    """Share of a box that may be tissue; None for any."""
+    volumes: bool = False
+    """Whether whole volumes are kept instead of crops."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings by name, as JSON stores them; those that others than LUNA16 need only where they are typed."""
+        published = self._field_defaults
+        typed = {name: value for name, value in self._asdict().items() if value != published.get(name, ())}
+        return {"version": VERSION, **typed, "shape": list(self.shape), "box_scale": list(self.box_scale)}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> "CropSettings":
+        """The settings that :meth:`as_dict` stored; raises TypeError where they are not."""
+        values = {name: value for name, value in stored.items() if name != "version"}
+        return cls(**values | {name: tuple(values[name]) for name in ("shape", "box_scale") if name in values})
+
+
+def missing_slices(depth: int) -> int:
+    """Return how many slices a scan of ``depth`` lacks for the smallest box; they are added after its last one."""
+    return max(0, int(GLOBAL_SIZES[:, 2].min()) + EXTRA_SLICES - depth)
+
+
+def make_pairs(
+    volume: np.ndarray, limits: BoxLimits, settings: CropSettings, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw and cut crop pairs.
+
+    Args:
+        volume: int16 X Y Z, HU at 1 mm.
+        limits: the boxes that fit into it.
+        settings: number and size of the pairs.
+        rng: the source of all random draws.
+
+    Yields:
+        (pair float32 2 *shape, local crops float32 6 16 16 16), all in 0..1; fewer than ``settings.pairs`` when
+        ``TRIES`` tries in a row fail.
+    """
+    made = tries = 0
+    while len(limits.sizes) and tries < TRIES:
+        tries += 1
+        for boxes in draw_pairs(limits, rng):
+            if made == settings.pairs or tries == TRIES:
+                return
+            tries += 1
+            first = cut_global(volume, boxes[0], settings.shape, settings.tissue)
+            second = None if first is None else cut_global(volume, boxes[1], settings.shape, settings.tissue)
+            if first is not None and second is not None:
+                local = [cut(volume, box, LOCAL_SHAPE) for box in draw_locals(boxes, volume.shape, rng)]
+                yield np.stack([first, second]), np.stack(local)
+                made, tries = made + 1, 0
