@@ -97,7 +97,7 @@ def _window(file: DicomFile) -> Window | None:
         return None
     window = Window(file.number(CENTRE, 0), file.number(WIDTH, 0), file.text(FUNCTION) or FUNCTIONS[0])
     if window.function not in FUNCTIONS:
-        raise UserError(f"{file.path}: expected a VOI LUT function of {', '.join(FUNCTIONS)}, got {window.function}")
+        raise UserError(f"{file.path}: expected a VOI LUT function of {', '.join(FUNCTIONS)}, got {window.function!r}")
     return window if window.width >= 1 or (window.function != "LINEAR" and window.width > 0) else None
 
 
@@ -119,5 +119,5 @@ def _as_stored(file: DicomFile, pixels: np.ndarray) -> np.ndarray:
     A window is for values that are not inverted.
     """
     slope, intercept = file.number(SLOPE, 1) or 1.0, file.number(INTERCEPT, 0)
-    largest = -1 if file.number(SIGNED, 0) else 2 ** int(file.number(BITS_STORED, 16)) - 1
+    largest = -1.0 if file.number(SIGNED, 0) else 2 ** min(file.number(BITS_STORED, 16), 32) - 1
     return slope * largest + 2 * intercept - pixels.astype(np.float64)

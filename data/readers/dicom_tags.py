@@ -1,5 +1,6 @@
 """DICOM files before their pixels are read: what they are, their transfer syntax, and their attributes by SimpleITK."""
 
+import math
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -55,11 +56,14 @@ class DicomFile(NamedTuple):
         """Return the first number of an attribute, or the default where there is none.
 
         Raises:
-            UserError: it is no number.
+            UserError: it is no number, or no finite one.
         """
         first = self.text(tag).split("\\")[0].strip()
         try:
-            return float(first) if first else default
+            number = float(first) if first else default
+            if math.isfinite(number):
+                return number
+            raise ValueError
         except ValueError:
             raise UserError(
                 f"{self.path}: expected a number as the attribute ({tag.replace('|', ',')}), got {first!r}"
@@ -86,7 +90,7 @@ def open_dicom(path: Path) -> DicomFile:
     syntax = _transfer_syntax(path)
     if syntax is not None and syntax not in READABLE:
         raise UserError(
-            f"{path}: its transfer syntax {OTHERS.get(syntax, 'is not known')} ({syntax}) cannot be read; convert it, "
+            f"{path}: its transfer syntax {OTHERS.get(syntax, 'is not known')} ({syntax!r}) cannot be read; convert it, "
             f"for example with gdcmconv --raw or dcmdjpeg, to one of {', '.join(READABLE.values())}"
         )
     reader = sitk.ImageFileReader()

@@ -131,8 +131,8 @@ def test_files_are_known_without_their_ending(tmp_path):
 PIXELS = ramp()
 WRONG = {
     "frames": (dicom_bytes(PIXELS, frames=5), "expected one image, it has 5 frames"),
-    "syntax": (dicom_bytes(PIXELS, syntax=HTJ2K), rf"its transfer syntax HTJ2K lossless \({HTJ2K}\) cannot be read"),
-    "unknown": (dicom_bytes(PIXELS, syntax="1.2.3"), r"its transfer syntax is not known \(1.2.3\)"),
+    "syntax": (dicom_bytes(PIXELS, syntax=HTJ2K), rf"its transfer syntax HTJ2K lossless \('{HTJ2K}'\) cannot be read"),
+    "unknown": (dicom_bytes(PIXELS, syntax="1.2.3"), r"its transfer syntax is not known \('1.2.3'\)"),
     "cut": (dicom_bytes(PIXELS)[:-9], "damaged or something else"),
     "rows": (dicom_bytes(PIXELS, extra=[(0x00280010, "US", 6)]), "claims 6×7 pixels of 16 bits, 84 bytes, it holds"),
     "huge": (dicom_bytes(PIXELS, extra=[(0x00280010, "US", 60000), (0x00280011, "US", 60000)]), "at most 200000000"),
@@ -140,7 +140,8 @@ WRONG = {
     "text": (b"no image", "damaged or something else"),
     "empty": (b"", "damaged or something else"),
     "outside": (dicom_bytes(PIXELS, extra=window(-5000, 10)), "shows nothing of its values, 0 to 3400"),
-    "function": (dicom_bytes(PIXELS, extra=window(9, 9, "CUBIC")), "VOI LUT function of LINEAR, .* got CUBIC"),
+    "function": (dicom_bytes(PIXELS, extra=window(9, 9, "CUBIC")), "VOI LUT function of LINEAR, .* got 'CUBIC'"),
+    "infinite": (dicom_bytes(PIXELS, extra=window(9, "1e999")), r"a number as the attribute \(0028,1051\), got"),
     "number": (dicom_bytes(PIXELS, extra=window("wide", 9)), r"a number as the attribute \(0028,1050\), got 'wide'"),
     "colour": (dicom_bytes(np.stack([PIXELS] * 3, 2), photometric="RGB"), "of three values of 8 bits, got 3 of uint16"),
 }
@@ -159,3 +160,11 @@ def test_wrong_files_are_refused_in_one_line(tmp_path, kind):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="there is no file .*x.dcm"):
         read_grey(tmp_path / "x.dcm")
+
+
+def test_a_file_cut_short_anywhere_is_refused(tmp_path):
+    content, path = dicom_bytes(PIXELS, extra=window(300, 800)), tmp_path / "x.dcm"
+    for kept in range(0, len(content), 41):
+        path.write_bytes(content[:kept])
+        with pytest.raises(UserError, match="x.dcm: "):
+            read_grey(path)
