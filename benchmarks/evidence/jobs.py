@@ -26,6 +26,8 @@ class Job(Protocol):
 
     @property
     def kind(self) -> str: ...
+    @property
+    def keeps_weights(self) -> bool: ...
     def folder(self, settings: Settings) -> Path: ...
     def ready(self, settings: Settings) -> bool: ...
     def run(self, settings: Settings) -> None: ...
@@ -45,6 +47,10 @@ class Pretraining(NamedTuple):
     @property
     def kind(self) -> str:
         return f"pre-training of {self.steps} steps" if self.steps else "pre-training as published"
+
+    @property
+    def keeps_weights(self) -> bool:
+        return True
 
     def folder(self, settings: Settings) -> Path:
         ratio = "" if self.ratio == 1 else f"-{self.ratio:g}"
@@ -86,6 +92,10 @@ class Supervised(NamedTuple):
     def kind(self) -> str:
         return "supervised control"
 
+    @property
+    def keeps_weights(self) -> bool:
+        return True
+
     def folder(self, settings: Settings) -> Path:
         return settings.out / "encoders" / SUPERVISED
 
@@ -115,6 +125,10 @@ class Readout(NamedTuple):
     @property
     def kind(self) -> str:
         return f"{self.method}, {self.percent:g} % of the labels"
+
+    @property
+    def keeps_weights(self) -> bool:
+        return False
 
     def encoder(self) -> Pretraining | Supervised | None:
         """The run that makes the encoder."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -128,6 +129,11 @@ def run_job(job: Job, settings: Settings) -> str:
             return str(error)
         except SystemExit as error:  # a wrong option; the log has the line
             return f"options are wrong, see {folder / LOG} ({error})"
+    # Hundreds of MB each; a run that is done is never resumed, and only the weights of encoders are read again.
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    if not job.keeps_weights:
+        for path in folder.glob("*.pt"):
+            path.unlink()
     with whole_file(folder / DONE, "w") as file:
         json.dump({"seconds": time.monotonic() - started, "kind": job.kind}, file)
     return ""

@@ -1,0 +1,264 @@
+"""Comparisons of encoders: who gets which labels, what runs after what, and whether means and gains are right."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.evidence import __main__ as program
+from benchmarks.evidence import jobs, phantoms, run
+from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done
+from benchmarks.evidence.report import table
+from benchmarks.evidence.scores import Group, Replicates, Resampling, read_metrics, summarize
+from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
+from data.phantoms.dataset import make_xrays
+from utils.errors import UsageError, UserError
+
+SMALL = [
+    "--rates", "1e-4", "1e-3", "--steps", "2", "--common", "--global_size 32 --b 8 --workers 0", "--pretraining",
+    "--local_size 32", "--finetuning", "--epochs 0",
+]  # fmt: skip
+FROZEN = [
+    "--arms", "random", "floor", "ours=--lr 0.05 --loss_weights 1 1 0 0", "--labels", "30", "60",
+    "--draws", "2", "--readouts", "linear", "knn", *SMALL,
+]  # fmt: skip
+TUNED = ["--arms", "random", "supervised", "--labels", "60", "--draws", "1", "--readouts", "finetuned", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def xrays(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("xrays") / "data"
+    make_xrays(folder, 60, 3, size=48)
+    return folder
+
+
+def compare(xrays, out, arguments):
+    assert program.main(["--data", str(xrays), "--n", "chest", "--out", str(out), *arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def compared(xrays, tmp_path_factory):
+    """A comparison of frozen encoders, as it is typed."""
+    return compare(xrays, tmp_path_factory.mktemp("frozen"), FROZEN)
+
+
+@pytest.fixture(scope="module")
+def tuned(xrays, tmp_path_factory):
+    """A comparison of fine-tuned encoders."""
+    return compare(xrays, tmp_path_factory.mktemp("tuned"), TUNED)
+
+
+def read_list(folder, split):
+    return [line.split()[0] for line in (folder / f"chest_{split}.txt").read_text().splitlines()]
+
+
+def test_draws_are_of_patients_nested_and_the_same_for_all_arms(compared):
+    whole = {split: read_list(compared / "lists" / "all", split) for split in ("train", "valid", "test")}
+    patients = {split: {name[:8] for name in names} for split, names in whole.items()}
+    assert sum(map(len, whole.values())) == 60
+    assert not patients["train"] & patients["valid"] and not (patients["train"] | patients["valid"]) & patients["test"]
+    for draw in range(2):
+        drawn = {p: read_list(compared / "lists" / f"{p}-{draw}", "train") for p in (30, 60)}
+        assert set(drawn[30]) < set(drawn[60]) < set(whole["train"])
+        for percent, names in drawn.items():
+            chosen = {name[:8] for name in names}
+            assert len(chosen) == -(-len(patients["train"]) * percent // 100)
+            assert set(names) == {name for name in whole["train"] if name[:8] in chosen}
+            for split in ("valid", "test"):
+                assert read_list(compared / "lists" / f"{percent}-{draw}", split) == whole[split]
+    assert read_list(compared / "lists" / "30-0", "train") != read_list(compared / "lists" / "30-1", "train")
+
+
+def options_of(folder):
+    return json.loads((folder / "run.json").read_text())["options"]
+
+
+def test_runs_are_those_of_the_program_with_the_options_asked_for(compared, tuned):
+    ours = options_of(compared / "encoders" / "ours-2")
+    assert (ours["phase"], ours["lr"], ours["loss_weights"], ours["ratio"]) == ("pretask", 0.05, [1, 1, 0, 0], 1)
+    assert (ours["encoder_weights"], ours["global_size"], ours["local_size"]) == ("none", 32, 32)
+    assert options_of(compared / "readouts" / "random" / "frozen-30-1")["weight"] == "none"
+    weight = options_of(compared / "readouts" / "ours-2" / "frozen-30-1")["weight"]
+    assert weight.endswith("encoders/ours-2/pcrlv2_chest_pretask_1.0_0.pt")
+    options = options_of(tuned / "readouts" / "supervised" / "finetuned-60-0")
+    assert options["weight"].endswith("encoders/supervised/best.pt")
+    assert options["seed"] == 0 and options["lists"].endswith("lists/60-0")
+
+
+def test_rates_are_chosen_without_the_test_split(tuned):
+    trials = sorted((tuned / "readouts" / "random").glob("finetuned-60-*-trial-*"))
+    assert len(trials) == 2 and not any((trial / "results.json").exists() for trial in trials)
+    assert not (tuned / "encoders" / "supervised" / "results.json").exists()
+    losses = {}
+    for trial in trials:
+        losses.setdefault(trial.name.rpartition("-trial-")[2], []).append(jobs.best_valid_loss(trial))
+    best = min(losses, key=lambda rate: sum(losses[rate]))
+    assert options_of(tuned / "readouts" / "random" / "finetuned-60-0")["lr"] == float(best)
+
+
+def test_only_the_weights_of_encoders_are_kept(compared, tuned):
+    kept = {path.relative_to(folder).parts[0] for folder in (compared, tuned) for path in folder.rglob("*.pt")}
+    assert kept == {"encoders"} and not list(compared.rglob("state"))
+
+
+def test_the_report_holds_every_arm_with_its_gain(compared, tuned):
+    frozen, finetuned = (json.loads((out / "evidence.json").read_text())["results"] for out in (compared, tuned))
+    found = {(row["arm"], row["readout"], row["percent"]) for row in frozen}
+    arms = ("random", "floor", "ours")
+    assert found == {(arm, readout, percent) for arm in arms for readout in ("linear", "knn") for percent in (30, 60)}
+    assert {(row["arm"], row["readout"]) for row in finetuned} == {("random", "finetuned"), ("supervised", "finetuned")}
+    for row in (*frozen, *finetuned):
+        assert (row["gain"] is None) == (row["arm"] == "random")
+        assert row["draws"] == (1 if row["readout"] == "finetuned" else 2)
+        assert row["mean"]["low"] <= row["mean"]["value"] <= row["mean"]["high"]
+    shown = (compared / "evidence.md").read_text()
+    assert shown.count("\n") == 2 + len({(r["metric"], r["readout"], r["arm"]) for r in frozen})
+    assert (compared / "evidence.png").stat().st_size > 10_000
+
+
+def test_a_comparison_goes_on_where_it_was_cut_short(compared, xrays, tmp_path, monkeypatch):
+    out = tmp_path / "moved"
+    shutil.copytree(compared, out)
+    lost = out / "readouts" / "random" / "frozen-60-1"
+    before = json.loads((lost / "results.json").read_text())
+    shutil.rmtree(lost)
+    done, run_job = [], run.run_job
+    monkeypatch.setattr(run, "run_job", lambda job, it: done.append(job.folder(it)) or run_job(job, it))
+    compare(xrays, out, FROZEN)
+    after = json.loads((lost / "results.json").read_text())
+    assert done == [lost] and (after["linear"], after["knn"]) == (before["linear"], before["knn"])
+    with pytest.raises(UsageError, match="holds a comparison of other settings"):
+        compare(xrays, out, [*FROZEN, "--draws", "3"])
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(xrays, tmp_path, monkeypatch, capsys):
+    def fail(options, world):
+        raise UserError("no luck")
+
+    monkeypatch.setattr(jobs, "pretrain", fail)
+    arms = ["--arms", "random", "adamw", "--readouts", "knn", "--labels", "60", "--draws", "1"]
+    with pytest.raises(UserError, match="1 runs failed, the first in .*adamw-2: no luck; start again"):
+        compare(xrays, tmp_path, [*SMALL, *arms])
+    results = json.loads((tmp_path / "evidence.json").read_text())["results"]
+    assert {row["arm"] for row in results} == {"random"}
+
+
+def test_a_wrong_option_of_a_run_fails_it_with_its_line_in_the_log(xrays, tmp_path):
+    arms = ["--arms", "odd=--no_such_option 3", "--readouts", "knn", "--draws", "1"]
+    with pytest.raises(UserError, match="1 runs failed, .*options are wrong, see .*odd-2/log.txt"):
+        compare(xrays, tmp_path, [*SMALL, *arms])
+    assert "--no_such_option" in (tmp_path / "encoders" / "odd-2" / "log.txt").read_text()
+
+
+def test_jobs_wait_for_what_they_need(tmp_path, xrays):
+    options = program.parse_arguments(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), *SMALL])
+    settings = program.make_settings(options)
+    order = all_jobs(settings)
+    assert isinstance(order[0], Pretraining) and len(order) == len(set(order))
+    readout = next(job for job in order if isinstance(job, Readout) and job.arm.options is not None)
+    assert not readout.ready(settings)
+    folder = order[0].folder(settings)
+    folder.mkdir(parents=True)
+    (folder / jobs.DONE).write_text("{}")
+    assert readout.ready(settings) and is_done(order[0], settings)
+    tuned = Readout(Arm("random"), 0, "finetuned", 5, 1)
+    assert not tuned.ready(settings) and len(tuned.trials(settings)) == 4
+    assert Supervised().ready(settings)
+
+
+def test_arms_are_typed(tmp_path):
+    weight = tmp_path / "x.pt"
+    weight.touch()
+    assert parse_arm("random") == Arm("random")
+    assert parse_arm("no_local") == Arm("no_local", options=("--loss_weights", "1", "1", "1", "0"))
+    assert parse_arm("slow=--lr 1e-4 --b 8") == Arm("slow", options=("--lr", "1e-4", "--b", "8"))
+    assert parse_arm(f"theirs={weight}") == Arm("theirs", weight=str(weight))
+    for wrong in ("nothing", "a b=--lr 1", "theirs=/no/such.pt", "=--lr 1"):
+        with pytest.raises(UsageError, match="--arms: expected"):
+            parse_arm(wrong)
+    assert all(parse_arm(name).options is not None for name in PRESETS)
+
+
+def write_predictions(path, scores, labels):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "x", "label_x"])
+        writer.writerows(zip([f"i{k}" for k in range(len(scores))], scores, labels, strict=True))
+
+
+def test_metrics_of_resamples_equal_a_slow_reference(tmp_path):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=40).round(1), rng.integers(0, 2, 40)
+    write_predictions(tmp_path / "p.csv", scores, [*labels[:-1], ""])
+    patients = {f"i{k}": f"p{k // 3}" for k in range(40)}
+    resampling = Resampling(patients)
+    value, resampled = read_metrics(tmp_path / "p.csv", resampling)["AUROC x"]
+    assert value == pytest.approx(roc_auc_score(labels[:-1], scores[:-1]))
+    for r in (0, 7, 999):
+        weights = resampling.of(list(patients))[r]
+        assert (weights.reshape(-1)[:39].reshape(13, 3) == weights[:39:3, None]).all()  # whole patients
+        rows = np.repeat(np.arange(39), weights[:39])
+        assert resampled[r] == pytest.approx(roc_auc_score(labels[rows], scores[rows]))
+
+
+def test_dice_is_averaged_over_known_cases(tmp_path):
+    (tmp_path / "p.csv").write_text("name,dice_liver,hd95_liver\na,0.5,3\nb,,1\nc,1.0,2\n")
+    found = read_metrics(tmp_path / "p.csv", Resampling({"a": "1", "b": "2", "c": "3"}))
+    assert set(found) == {"Dice liver"} and found["Dice liver"][0] == 0.75
+    assert np.nanmin(found["Dice liver"][1]) == 0.5 and np.nanmax(found["Dice liver"][1]) == 1.0
+
+
+def replicates(values, spread, shared, draws=None):
+    draws = tuple(range(len(values))) if draws is None else draws
+    return Replicates(draws, np.array(values), np.array(values)[:, None] + shared + spread)
+
+
+def test_gains_are_paired_by_draw_and_by_resample():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 0.1, (3, 1000))  # what a resample of the patients does to all arms alike
+    groups = {
+        Group("AUROC x", "random", 0, "knn", 5.0): replicates([0.5, 0.6, 0.7], 0, shared),
+        Group("AUROC x", "ours", 9, "knn", 5.0): replicates([0.55, 0.65, 0.75], 0, shared),
+        Group("AUROC x", "late", 9, "knn", 5.0): replicates([0.8], 0, shared[2:], draws=(2,)),
+    }
+    base, ours, late = summarize(groups)
+    assert base.gain is None and base.mean.high - base.mean.low > 0.1
+    assert ours.gain.value == pytest.approx(0.05)
+    assert (ours.gain.low, ours.gain.high) == (pytest.approx(0.05), pytest.approx(0.05))
+    assert late.gain.value == pytest.approx(0.1) and late.draws == 1  # against the draw that both have
+    assert "| AUROC x | knn | ours | 9 | 0.650" in table([base, ours, late])
+
+
+def test_draws_are_resampled_too():
+    found = {Group("AUROC x", "random", 0, "knn", 5.0): replicates([0.5, 0.9], 0, np.zeros((2, 1000)))}
+    (row,) = summarize(found)
+    assert row.mean.value == pytest.approx(0.7) and (row.mean.low, row.mean.high) == (0.5, 0.9)
+
+
+def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path):
+    arguments = ["--protocol", "paper", "--labels", "30", "--draws", "1", "--readouts", "knn", "--arms", "adamw"]
+    compare(xrays, tmp_path, [*SMALL, *arguments])
+    options = options_of(tmp_path / "readouts" / "adamw-2" / "frozen-30-0")
+    assert options["ratio"] == 0.7 and options["lists"].endswith("lists/all")
+    assert "encoders/adamw-2-0.7/" in options["weight"]
+    assert options_of(tmp_path / "encoders" / "adamw-2-0.7")["ratio"] == 0.7
+
+
+def test_without_data_it_compares_on_phantoms(tmp_path, monkeypatch):
+    small = phantoms.PHANTOMS[2]._replace(size=40, common="--global_size 32 --b 8 --workers 0", finetuning="--epochs 0")
+    monkeypatch.setitem(phantoms.PHANTOMS, 2, small)
+    arguments = ["--out", str(tmp_path), "--readouts", "knn", "--steps", "1", "--labels", "50", "--draws", "1"]
+    assert program.main([*arguments, "--arms", "random"]) == 0
+    assert (tmp_path / "phantoms" / "Data_Entry_2017.csv").exists()
+    assert json.loads((tmp_path / "evidence.json").read_text())["results"]
+
+
+def test_data_and_its_name_are_typed_together(capsys):
+    for arguments, words in ((["--n", "chest"], "--data: expected"), (["--data", "x"], "--n: expected")):
+        with pytest.raises(SystemExit):
+            program.parse_arguments(arguments)
+        assert words in capsys.readouterr().err
