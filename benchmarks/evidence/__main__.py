@@ -66,6 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--protocol", choices=["draws", "paper"], default="draws", help="paper: see docs/evidence.md")
     parser.add_argument("--workers", type=number(int, 1, 256), default=1, help="processes side by side")
     parser.add_argument("--out", type=path, default="runs/evidence", metavar="DIR", help="folder of runs and results")
+    parser.add_argument("--report", action="store_true", help="start no runs, report those that are done")
     options = parser.parse_args(arguments)
     if options.data is None and (options.n or options.pretraining_data):
         parser.error("--data: expected the folder of the data set of --n")
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claim(settings)
         prepare_lists(settings)
     try:
-        failed = run_all(settings, options.workers)
+        failed = {} if options.report else run_all(settings, options.workers)
     except Stopped as stopped:
         print(f"benchmarks.evidence: {stopped}; start again with the same options to go on", file=sys.stderr)
         return EXIT_STATUS

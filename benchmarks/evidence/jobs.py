@@ -214,11 +214,12 @@ def best_valid_loss(folder: Path) -> float:
 
 
 def all_jobs(settings: Settings) -> list[Job]:
-    """All runs, those that others need first."""
-    readouts = list(all_readouts(settings))
-    encoders = [encoder for readout in readouts if (encoder := readout.encoder()) is not None]
-    trials = [trial for readout in readouts for trial in readout.trials(settings)]
-    return list(dict.fromkeys([*encoders, *trials, *readouts]))
+    """All runs, each after those that it needs, so that the first results come early."""
+    jobs: list[Job] = []
+    for readout in all_readouts(settings):
+        encoder = readout.encoder()
+        jobs += [*([encoder] if encoder else []), *readout.trials(settings), readout]
+    return list(dict.fromkeys(jobs))
 
 
 def all_readouts(settings: Settings) -> Iterator[Readout]:

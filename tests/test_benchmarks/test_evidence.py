@@ -126,6 +126,10 @@ def test_a_comparison_goes_on_where_it_was_cut_short(compared, xrays, tmp_path, 
     lost = out / "readouts" / "random" / "frozen-60-1"
     before = json.loads((lost / "results.json").read_text())
     shutil.rmtree(lost)
+    compare(xrays, out, [*FROZEN, "--report"])
+    assert not lost.exists()
+    report = json.loads((out / "evidence.json").read_text())["results"]
+    assert {r["draws"] for r in report if (r["arm"], r["percent"]) == ("random", 60)} == {1}
     done, run_job = [], run.run_job
     monkeypatch.setattr(run, "run_job", lambda job, it: done.append(job.folder(it)) or run_job(job, it))
     compare(xrays, out, FROZEN)
@@ -158,13 +162,13 @@ def test_jobs_wait_for_what_they_need(tmp_path, xrays):
     options = program.parse_arguments(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), *SMALL])
     settings = program.make_settings(options)
     order = all_jobs(settings)
-    assert isinstance(order[0], Pretraining) and len(order) == len(set(order))
-    readout = next(job for job in order if isinstance(job, Readout) and job.arm.options is not None)
-    assert not readout.ready(settings)
-    folder = order[0].folder(settings)
+    encoder = next(job for job in order if isinstance(job, Pretraining))
+    readout = order[order.index(encoder) + 1]
+    assert len(order) == len(set(order)) and readout.encoder() == encoder and not readout.ready(settings)
+    folder = encoder.folder(settings)
     folder.mkdir(parents=True)
     (folder / jobs.DONE).write_text("{}")
-    assert readout.ready(settings) and is_done(order[0], settings)
+    assert readout.ready(settings) and is_done(encoder, settings)
     tuned = Readout(Arm("random"), 0, "finetuned", 5, 1)
     assert not tuned.ready(settings) and len(tuned.trials(settings)) == 4
     assert Supervised().ready(settings)
