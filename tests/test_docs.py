@@ -4,6 +4,7 @@ A command, a placeholder or a kind of code block that is not known here fails: a
 """
 
 import argparse
+import contextlib
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from data.catalog.labels import CHEXPERT_FINDINGS
 from data.phantoms.dataset import make_ct, make_xrays
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
+from tests.dicom_files import dicom_bytes
 from tests.masked_images import make_masked_images
 from tests.narrow_main import NarrowPCRLv23d
 from tests.processes import free_port, start
@@ -98,7 +100,7 @@ def is_listing(content):
 def snippets():
     return [
         pytest.param(content, id=f"{page.relative_to(ROOT)}: {content.strip().splitlines()[-1]}")
-        for page in PAGES for language, content in blocks(page) if language in PYTHON
+        for page in PAGES for language, content in blocks(page) if language in PYTHON and ".pt" in content
     ]  # fmt: skip
 
 
@@ -121,6 +123,43 @@ def write_chexpert(root):
         labels = [("", "0.0", "1.0", "-1.0")[(patient + k) % 4] for k in range(len(CHEXPERT_FINDINGS))]
         rows.append(f"CheXpert-v1.0-small/{name},{','.join(labels)}")
     (root / "train.csv").write_text("\n".join([",".join(("Path", *CHEXPERT_FINDINGS)), *rows]) + "\n")
+
+
+def write_own_xrays(folder):
+    """X-rays in the layouts that docs/data.md shows for --n folder, MIMIC-CXR without its labels.csv."""
+    pixels, rows = np.random.default_rng(0), {name: [] for name in ("xray", "padchest", "rsna", "chexpert", "metadata")}
+
+    def write(path, kind):
+        image = pixels.integers(0, 4000, (40, 37)).astype(np.uint16)
+        extra = [(0x00185101, "CS", "PA"), (0x00100020, "LO", f"of {path.stem}")]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "dicom":
+            path.write_bytes(dicom_bytes(image, stored=12, photometric="MONOCHROME1", extra=extra))
+        else:
+            Image.fromarray(image if kind == "deep" else (image // 16).astype(np.uint8)).save(path)
+
+    for i in range(24):
+        label, patient = i // 2 % 2, f"{i // 2:03}"
+        ending = (".png", ".tif", ".jpeg", "")[i % 4]
+        write(folder / "XRAY_DIR" / patient / f"IM{i}{ending}", "flat" if ending else "dicom")
+        rows["xray"].append(f"IM{i},{'' if i % 5 == 0 else label},remark")
+        write(folder / "PADCHEST_DIR" / str(i % 3) / f"{i}.png", "deep")
+        rows["padchest"].append(f"{i}.png,{patient},{('PA', 'AP', 'L')[i % 3]},{label}")
+        write(folder / "RSNA_DIR" / "stage_2_train_images" / f"r{i}.dcm", "dicom")
+        rows["rsna"].append(f"r{i},{12.5 if label else ''},{label}")
+        write(folder / "VINDR_DIR" / ("train" if i % 3 else "test") / f"v{i}.dicom", "dicom")
+        write(folder / "MIMIC_DIR" / "files" / "p10" / f"p{patient}" / f"s{i}" / f"m{i}.jpg", "flat")
+        rows["chexpert"].append(f"{patient},{i},{label}.0,-1.0,,0.0,1.0")
+        rows["metadata"].append(f"m{i},{patient},{i},{('PA', 'AP', 'LATERAL')[i % 3]}")
+    findings = "Atelectasis,Cardiomegaly,Edema,Pleural Effusion,Pneumothorax"
+    for path, columns, kind in (
+        ("XRAY_DIR/labels.csv", "file,ill,note", "xray"),
+        ("PADCHEST_DIR/labels.csv", "file,patient,view,nodule", "padchest"),
+        ("RSNA_DIR/labels.csv", "file,x,Target", "rsna"),
+        ("MIMIC_DIR/mimic-cxr-2.0.0-chexpert.csv", f"subject_id,study_id,{findings}", "chexpert"),
+        ("MIMIC_DIR/mimic-cxr-2.0.0-metadata.csv", "dicom_id,subject_id,study_id,ViewPosition", "metadata"),
+    ):
+        (folder / path).write_text("\n".join([columns, *rows[kind]]) + "\n")
 
 
 def write_nifti(path, array):
@@ -170,6 +209,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("placeholders")
     make_xrays(folder / "NIH_DIR", 60, 3, size=64)
     write_chexpert(folder / "CHEXPERT_DIR")
+    write_own_xrays(folder)
+    run_snippet(next(code for page in PAGES for _, code in blocks(page) if "MIMIC_DIR/labels.csv" in code), folder)
     write_segmentation(folder / "BRATS18", folder / "LITS17")
     write_crops(folder / "CROPS")
     (folder / "DIR").mkdir()
@@ -364,13 +405,25 @@ def test_command(words, earlier, tmp_path, monkeypatch):
             assert found.is_file() or any(found.iterdir()), f"{command}: no {word}"
 
 
+def run_snippet(code, folder):
+    """Run a snippet in a folder; returns its names."""
+    names = {}
+    with contextlib.chdir(folder):
+        exec(compile(code, "snippet", "exec"), names)
+    return names
+
+
+def test_the_table_that_a_snippet_makes_of_others(made):
+    rows = (made / "MIMIC_DIR" / "labels.csv").read_text().splitlines()
+    assert rows[0] == "file,patient,view,Atelectasis,Cardiomegaly,Edema,Pleural Effusion,Pneumothorax"
+    assert rows[3:5] == ["m2,001,LATERAL,1,,,0,1", "m3,001,PA,1,,,0,1"] and len(rows) == 25
+
+
 @pytest.mark.parametrize("code", snippets())
-def test_snippet(code, earlier, tmp_path, monkeypatch):
+def test_snippet(code, earlier, tmp_path):
     for name in re.findall(r'"([^"]+\.pt)"', code):
         shutil.copy(earlier / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(code, "snippet", "exec"), names)
+    names = run_snippet(code, tmp_path)
     network = names.get("model", names.get("encoder"))
     theirs = torch.load(next(tmp_path.glob("*.pt")), weights_only=False)["state_dict"]
     ours = {name.removeprefix("encoder."): value for name, value in network.state_dict().items()}
