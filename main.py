@@ -16,6 +16,8 @@ from data.datasets.image_cache import CachedImages
 from data.datasets.images import ImageFiles
 from data.datasets.luna import CropFiles
 from data.datasets.pretraining import open_dataset
+from data.datasets.whole_volumes import WholeVolumes
+from data.fresh_crops import FreshCrops
 from data.loader import Loader
 from data.readers.grey_levels import FROM_FILE
 from data.readers.images import ImageSpec
@@ -95,13 +97,14 @@ def prepare_probe(options: Options, lists: ListFolders, world: World, device: to
     return prepare_epoch_probe(options, lists, device)
 
 
-def open_samples(options: Options, lists: ListFolders) -> ImageFiles | CropFiles:
+def open_samples(options: Options, lists: ListFolders) -> ImageFiles | CropFiles | FreshCrops:
     """The samples to pre-train on."""
-    return open_dataset(
-        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed,
+    dataset = open_dataset(
+        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, dim=options.d,
         spec=ImageSpec(options.image_size, options.intensity or FROM_FILE, options.invert),
         selection=Selection(options.views, options.skip), max_bad=options.max_bad,
     )  # fmt: skip
+    return FreshCrops(dataset, seed=options.seed) if isinstance(dataset, WholeVolumes) else dataset
 
 
 def pretrain(options: Options, world: World) -> None:

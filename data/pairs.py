@@ -48,10 +48,10 @@ class CropSettings(NamedTuple):
         return {"version": VERSION, **typed, "shape": list(self.shape), "box_scale": list(self.box_scale)}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> "CropSettings":
-        """The settings that :meth:`as_dict` stored; raises TypeError where they are not."""
-        values = {name: value for name, value in stored.items() if name != "version"}
-        return cls(**values | {name: tuple(values[name]) for name in ("shape", "box_scale") if name in values})
+    def from_record(cls, stored: dict[str, Any]) -> "CropSettings":
+        """The settings in a scan's record, as :meth:`as_dict` made them."""
+        values = {name: stored[name] for name in cls._fields if name in stored}
+        return cls(**values | {name: tuple(values[name]) for name in ("shape", "box_scale")})
 
 
 def missing_slices(depth: int) -> int:

@@ -28,8 +28,8 @@ DATASETS = {
     "chest": DataSet((2,), PHASES),
     "chexpert": DataSet((2,), PHASES),
     "luna": DataSet((3,), PHASES),
-    "brats": DataSet((3,), (FINETUNE,), segmented=True),
-    "lits": DataSet((3,), (FINETUNE,), segmented=True),
+    "brats": DataSet((3,), (PRETASK, FINETUNE), segmented=True),
+    "lits": DataSet((3,), (PRETASK, FINETUNE), segmented=True),
     "folder": DataSet((2, 3), PHASES, segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
@@ -319,8 +319,10 @@ def _of_phases(options: Options) -> str | None:
             return f"--{name} goes with --{beside}, which is 0"
     if phase not in DATASETS[options.n].phases:
         return f"--n {options.n} is for --phase {' or '.join(DATASETS[options.n].phases)}"
-    if options.n == "folder" and options.d == 3 and phase != FINETUNE:
-        return f"--n folder --d 3 is for --phase {FINETUNE}, got --phase {phase}"
+    if options.n == "folder" and options.d == 3 and phase == PROBE:
+        return f"--n folder --d 3 is for --phase {PRETASK} or {FINETUNE}, got --phase {phase}"
+    if options.intensity and options.d == 3 and phase == PRETASK:
+        return "--intensity: that of 3D pre-training is set by luna_preprocess.py --intensity"
     if phase == PRETASK and not options.ratio:
         return "--ratio: expected a number above 0 to 1, got 0; with 0 nothing pre-trains"
     if phase != PRETASK and options.weight is None:

@@ -1,6 +1,5 @@
 """Find the volumes below a folder, LUNA16's or a user's own, and give them their names in lists."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from data.catalog.folders import walk
 from data.catalog.joins import first_names
+from data.catalog.name_matching import listed_name
 from data.readers.file_names import SCANS, ending_of, stem_of
 from utils.errors import UserError
 from utils.notes import note
@@ -17,9 +17,6 @@ from utils.notes import note
 SUBSET = re.compile(r"subset(\d+)")
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 VALID_SUBSETS = range(7, 10)
-# Characters that a name in a list cannot contain: white space, which ends it, bytes that are not UTF-8, and %, which
-# begins the code of another character.
-UNLISTABLE = re.compile("[ \t\n\r\x0b\x0c%\ud800-\udfff]")
 MASKS = ("*_seg", "*-seg", "*_mask", "segmentation*", "masks/", "labels*/", "seg/")
 """Patterns of volumes that are no images but masks: of names without ending or, with a slash, of folders."""
 
@@ -44,14 +41,14 @@ def list_name(folder: str, name: str) -> str:
     """The name of a scan in lists.
 
     For LUNA16 it is the file's name alone, as published. For other scans it includes the folder, since the folders of
-    two patients may have a file of the same name. Blanks become ``%20``, as in a URL.
+    two patients may have a file of the same name. Blanks become ``%20``, as in a URL, and ``%`` becomes ``%25``.
 
     Args:
         folder: the scan's folder relative to the data set's; empty where it is the data set's own.
         name: the file's name without its ending.
     """
     bare = not folder or is_subset(folder)
-    return UNLISTABLE.sub(lambda found: f"%{os.fsencode(found[0])[0]:02X}", name if bare else f"{folder}/{name}")
+    return listed_name(name if bare else f"{folder}/{name}")
 
 
 class ScanFile(NamedTuple):

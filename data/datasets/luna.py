@@ -1,4 +1,4 @@
-"""The data set of crop pairs of CT, as ``luna_preprocess.py`` or the published program wrote them."""
+"""The data set of crop pairs, as ``luna_preprocess.py`` or the published program wrote them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,21 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.catalog.crop_manifest import MANIFEST, read_failures
-from data.catalog.file_index import FileIndex, ListedFiles, require_folder
+from data.catalog.crop_sets import CROP_SETS, CropSet
+from data.catalog.dicom_scans import holds_dicom
+from data.catalog.file_index import require_folder
 from data.catalog.folders import Folder, walk
-from data.catalog.joins import first_names
-from data.catalog.lists import fingerprint, list_path, seeded_order, write_list_once
+from data.catalog.lists import fingerprint
 from data.catalog.names import NameList
-from data.catalog.scans import holds_scans, list_name, split_of
+from data.catalog.scans import holds_scans, list_name
 from data.readers.arrays import read_array
 from utils.errors import UserError
-from utils.notes import note
 from utils.records import RawCrops
 from utils.reused_memory import stack
 
-SPLITS = ("train", "valid")
-PLACES = {"train": "subset0..6 with {0}, or such files in folders of another name,", "valid": "subset7..9 with {0}"}
 GLOBAL = re.compile(r"(?P<scan>.+)_global_(?P<number>\d+)\.npy")
 
 
@@ -31,36 +28,37 @@ class CropFile(NamedTuple):
     """The files of a crop pair and its local crops."""
 
     scan: str
+    """The name in lists of the scan, or of the case with several."""
     name: str
     pair: Path
     local: Path
 
 
-def find_crop_files(root: Path, split: str) -> list[CropFile]:
-    """Find all crop pairs of a split: those in subset7 to subset9 are for validation, all others for pre-training.
+def find_crop_files(root: Path, split: str, crop_set: CropSet = CROP_SETS["luna"]) -> list[CropFile]:
+    """Find all crop pairs of a split: of LUNA16, those in subset7 to subset9 are for validation.
 
     Raises:
         UserError: there is no such folder, no crop pairs in it, or one crop pair in two folders.
     """
     root = require_folder(root)
-    found = [crop for folder in walk(root) if split_of(folder.path) == split for crop in _crops_in(root, folder)]
-    if not found and holds_scans(root):
-        raise UserError(
-            f"--data: {root} holds scans, not crops; run luna_preprocess.py --data {root} --save CROPS first"
-        )
+    found = [
+        crop for folder in walk(root) if crop_set.split_of(folder.path) == split
+        for crop in _crops_in(root, folder, crop_set)
+    ]  # fmt: skip
     if not found:
-        raise UserError(
-            f"--data: expected {PLACES[split].format('*_global_*.npy of luna_preprocess.py')} in {root}, found none"
-        )
+        raise no_crops(root, split, crop_set)
     _check_once(found)
     return found
 
 
-def note_validation(root: Path) -> None:
-    """Report on stderr the scans that are not used for pre-training."""
-    scans = {crop.scan for folder in walk(root) if split_of(folder.path) == "valid" for crop in _crops_in(root, folder)}
-    if scans:
-        note(f"{root}: {len(scans)} scans in subset7 to subset9 are for validation, and not pre-trained on")
+def no_crops(root: Path, split: str, crop_set: CropSet) -> UserError:
+    """The error of a folder without crops of a split."""
+    if holds_scans(root) or holds_dicom(root):
+        return UserError(
+            f"--data: {root} holds scans, not crops; run luna_preprocess.py --data {root} --save CROPS first"
+        )
+    files = crop_set.where.get(split, "{0}").format("*_global_*.npy of luna_preprocess.py")
+    return UserError(f"--data: expected {files} in {root}, found none")
 
 
 def _check_once(crops: Sequence[CropFile]) -> None:
@@ -73,46 +71,13 @@ def _check_once(crops: Sequence[CropFile]) -> None:
             )
 
 
-def _crops_in(root: Path, folder: Folder) -> Iterator[CropFile]:
+def _crops_in(root: Path, folder: Folder, crop_set: CropSet) -> Iterator[CropFile]:
     for name in folder.files:
         if match := GLOBAL.fullmatch(name):
             pair = root / folder.path / name
             local = pair.with_name(f"{match['scan']}_local_{match['number']}.npy")
-            yield CropFile(list_name(folder.path, match["scan"]), str(PurePosixPath(folder.path, name)), pair, local)
-
-
-def leave_out_failed(listed: ListedFiles, root: Path) -> ListedFiles:
-    """Return the listed scans without those that preprocessing recorded as failed, which are counted on stderr.
-
-    They do not count for ``--max_bad`` here, since they did in preprocessing. A failed scan with crops has been
-    preprocessed again since, and is kept.
-    """
-    failures = read_failures(root)
-    failed = np.array([name in failures for name in listed.names], dtype=bool) & ~listed.there
-    if not failed.any():
-        return listed
-    note(
-        f"{listed.source}: {int(failed.sum())} of its {len(listed.names)} scans gave no crops when they were "
-        f"preprocessed and are left out ({first_names(listed.names.keep(failed))}); {root / MANIFEST} says why"
-    )
-    return listed._replace(names=listed.names.keep(~failed), places=listed.places[~failed])
-
-
-def make_luna_lists(root: Path, lists: Path, *, seed: int) -> None:
-    """Write ``luna_train.txt`` and, if there are scans for validation, ``luna_valid.txt`` from the scans found."""
-    for split in SPLITS:
-        try:
-            scans = {crop.scan for crop in find_crop_files(root, split)}
-        except UserError:
-            if split == "train":
-                raise
-            continue
-        write_list_once(list_path(lists, "luna", split), seeded_order(scans, seed), source=str(root))
-
-
-def index_crops(root: Path, crops: Sequence[CropFile]) -> FileIndex:
-    """Return the index of the scans that crops were cut from."""
-    return FileIndex([root], [NameList.of(sorted({crop.scan for crop in crops}))])
+            case = crop_set.case_of(list_name(folder.path, match["scan"]))
+            yield CropFile(case, str(PurePosixPath(folder.path, name)), pair, local)
 
 
 def read_crop(crop: CropFile) -> tuple[Tensor, Tensor]:

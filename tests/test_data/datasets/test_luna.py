@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ from hypothesis import strategies as st
 from data.catalog.list_folders import ListFolders
 from data.catalog.lists import fingerprint, read_names
 from data.catalog.names import NameList
-from data.datasets.luna import CropFile, find_crop_files, index_crops, leave_out_failed, make_luna_lists, read_crop
+from data.datasets.crop_lists import index_cases, leave_out_failed, make_crop_lists
+from data.datasets.luna import CropFile, find_crop_files, read_crop
 from data.datasets.pretraining import open_dataset
 from utils.errors import UserError
 
 PAIR, LOCAL = (2, 6, 5, 4), (3, 2, 3, 4)
+
+
+def make_luna_lists(root, lists, *, seed):
+    make_crop_lists(lists, name="luna", root=root, find=partial(find_crop_files, root), seed=seed)
 
 
 def write_pair(root, subset, scan, number=0, dtype=np.float32):
@@ -85,7 +91,7 @@ def write_manifest(root, failures):
 
 
 def listed_scans(root, names):
-    return index_crops(root, find_crop_files(root, "train")).join(NameList.of(names), source="luna_train.txt")
+    return index_cases(root, find_crop_files(root, "train")).join(NameList.of(names), source="luna_train.txt")
 
 
 def test_scans_recorded_as_failed_are_left_out_of_the_list(root, capsys):
