@@ -57,14 +57,13 @@ class FreshCrops:
         Raises:
             UserError: the volume cannot be read, or no two boxes have little enough tissue.
         """
-        volume, settings = self.volumes[index // self.pairs], self.settings[index // self.pairs]
+        which = index // self.pairs
+        volume, settings = self.volumes[which], self.settings[which]
         rng = numpy_generator(self.seed, "fresh crops", epoch, self.name(index))
         limits = find_limits(volume.shape, settings.box_scale)
         sample = next(make_pairs(volume, limits, settings._replace(pairs=1), rng), None)
         if sample is None:
-            raise UserError(
-                f"{self.volumes.volumes[index // self.pairs].path}: no crop pair was found in epoch {epoch}"
-            )
+            raise UserError(f"{self.volumes.volumes[which].path}: expected a crop pair in epoch {epoch}, found none")
         return tuple(torch.from_numpy(np.ascontiguousarray(crops)) for crops in sample)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
