@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from data.transforms.blur2d import apply_blur, draw_blur
-from data.transforms.constants import constant
 from data.transforms.cutout import SIDE, apply_cutout, draw_cutout
 from data.transforms.jitter import Jitter, apply_jitter, draw_jitter
 from data.transforms.resized_crop import Boxes, Cropper, draw_boxes
 from data.transforms.rotation2d import Rotation, apply_rotation, draw_rotation
+from utils.constants import constant
 from utils.records import RawImages, Views
 from utils.reused_memory import reusable_empty
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from utils.constants import constant
 from utils.distributed import all_reduce_max_
 
 # The published rule for 3D: after epoch 10, a step with a loss above 1000 is skipped. Applied in 2D as well.
@@ -83,49 +84,52 @@ class StepGuard:
             loss_scale: 0-dim, on the device: the factor of the gradients under fp16. The scaler then skips steps with
                 gradients that are not finite as part of its search for a scale; they are not counted as bad.
         """
-        largest = LARGEST_LOSS if epoch > LARGEST_LOSS_AFTER_EPOCH else torch.inf
-        loss = total.detach()
-        bad_loss = ~(loss.abs() <= largest) | ~loss.isfinite()
-        # One exchange between processes for all three. NaN becomes infinite, since a maximum of NaN is not defined.
-        found = torch.stack([bad_loss.double(), loss.double().abs(), self.gradient_norm(loss_scale)])
-        bad_loss, loss, norm = all_reduce_max_(found.nan_to_num(torch.inf, torch.inf)).unbind()
-        bad_norm = ~(norm <= self.largest_norm(loss))
+        norm = self.gradient_norm(loss_scale)
+        # One exchange between processes for both. NaN becomes infinite, since a maximum of NaN is not defined.
+        found = torch.stack([total.detach().to(norm.dtype), norm]).abs_().nan_to_num_(torch.inf, torch.inf)
+        loss, norm = all_reduce_max_(found).unbind()
+        largest = LARGEST_LOSS if epoch > LARGEST_LOSS_AFTER_EPOCH else torch.finfo(loss.dtype).max
+        bad_norm = norm > self.largest_norm(loss)
+        ignored = is_bad = (loss > largest) | bad_norm
         if loss_scale is not None:
-            bad_norm = bad_norm & norm.isfinite()
-        bad = torch.maximum(bad_loss, bad_norm.double()).float()
-        ignored = bad.bool() | ~norm.isfinite()
-        self.norms = torch.where(ignored, self.norms, torch.cat([self.norms[1:], norm[None]]))
-        self._restore_buffers(bad)
-        self._count(bad)
+            overflow = norm.isinf()
+            is_bad = (loss > largest) | (bad_norm & ~overflow)
+            ignored = is_bad | overflow
+        torch.where(ignored, self.norms, torch.cat([self.norms[1:], norm.double()[None]]), out=self.norms)
+        self._restore_buffers(is_bad)
+        self._count(is_bad)
+        bad = is_bad.float()
         self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         return StepCheck(bad, norm)
 
     def gradient_norm(self, loss_scale: Tensor | None) -> Tensor:
-        """L2 norm of all gradients without loss scale, 0-dim float64; infinite or NaN if any gradient is."""
+        """L2 norm of all gradients without loss scale, 0-dim; infinite or NaN if any gradient is."""
         # In float32 the square of 1e20 overflows, which would be taken for an overflow of fp16. Without fp16 float64 is
         # not used, since a CPU then takes 40 times as long.
         dtype = None if loss_scale is None else torch.float64
         norms = torch._foreach_norm([p.grad for p in self.parameters], 2, dtype)
-        norm = torch.linalg.vector_norm(torch.stack(norms).double())
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         return norm if loss_scale is None else norm / loss_scale
 
     def largest_norm(self, loss: Tensor) -> Tensor:
         """The gradient norm above which a step with this loss is bad; 0-dim."""
-        known = self.norms.isfinite().sum()
-        running = LARGEST_JUMP * self.norms.nanmedian().clamp(min=SMALLEST_MEDIAN)
-        return torch.where(known >= MIN_STEPS, running, LARGEST_AT_FIRST * loss.clamp(min=1))
+        running = self.norms.nanmedian().clamp(min=SMALLEST_MEDIAN) * LARGEST_JUMP
+        # The latest norm is the last one, so that this one is known from MIN_STEPS good steps on.
+        too_few = self.norms[-MIN_STEPS].isnan()
+        return torch.where(too_few, loss.clamp(min=1) * LARGEST_AT_FIRST, running)
 
     def _restore_buffers(self, bad: Tensor) -> None:
         if self.buffers:
-            kept = torch.where(bad.bool(), self.good_buffers, self._flat_buffers())
-            parts = kept.split([b.numel() for b in self.buffers])
+            torch.where(bad, self.good_buffers, self._flat_buffers(), out=self.good_buffers)
+            parts = self.good_buffers.split([b.numel() for b in self.buffers])
             torch._foreach_copy_(self.buffers, [p.view_as(b) for p, b in zip(parts, self.buffers, strict=True)])
-            self.good_buffers = kept
 
     def _count(self, bad: Tensor) -> None:
-        skipped, streak, longest = self.counts.unbind()
-        streak = (streak + 1) * bad
-        self.counts = torch.stack([skipped + bad, streak, torch.maximum(longest, streak)])
+        after_bad = self.counts + constant([1, 1, 0], self.counts.device)
+        after_good = self.counts * constant([1, 0, 1], self.counts.device)
+        torch.where(bad, after_bad, after_good, out=self.counts)
+        _, streak, longest = self.counts.unbind()
+        torch.maximum(longest, streak, out=longest)
 
     def read(self) -> tuple[int, bool]:
         """(number of steps skipped so far, whether too many were skipped in a row). Synchronises with the host."""

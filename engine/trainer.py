@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
-from engine.meters import Meter, mean_over_processes
+from engine.meters import Meter, step_numbers
 from engine.precision import Precision
 from engine.precision_check import check_half_precision, describe_float32_layers
 from engine.prefetch import prefetch
@@ -240,9 +240,9 @@ class Trainer:
             self.step_scaled(bad)
         else:
             self.optimizer.step()
-        numbers = mean_over_processes({**output.numbers, "gradient_norm": gradient_norm})
-        self.epoch_meter.add(numbers, bad)
-        self.window_meter.add(numbers, bad)
+        numbers = step_numbers({**output.numbers, "gradient_norm": gradient_norm}, bad)
+        self.epoch_meter.add(numbers)
+        self.window_meter.add(numbers)
 
     def step_scaled(self, bad: Tensor) -> None:
         """The update under fp16, where the scaler finds gradients that are not finite. Synchronises with the host."""

@@ -3,14 +3,19 @@
 Pure functions of tensors: :func:`draw_stages` makes all random draws, :func:`pcrlv2_loss` takes them as an argument.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.constants import constant
 from utils.records import AS_PUBLISHED, LossTerms, LossWeights, Output
+
+# Smaller norms count as this, as in torch's cosine_similarity.
+SMALLEST_NORM = 1e-8
 
 
 def draw_stages(n_stages: int, n_local: int, generator: torch.Generator) -> list[int]:
@@ -27,27 +32,73 @@ def draw_stages(n_stages: int, n_local: int, generator: torch.Generator) -> list
     return torch.randint(n_stages, (1 + 2 * n_local,), generator=generator).tolist()
 
 
-def similarity(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
-    """Symmetric negative cosine similarity of two views' (projection, prediction), each B F; a scalar in −1..1.
+def similarities(outputs: Sequence[Output], n_views: int, stages: Iterable[int]) -> Tensor:
+    """Symmetric negative cosine similarity of every two views at some stages, averaged over samples: S W W, −1..1.
 
-    This is sim(a, b, l) of docs/reference.md, "Loss". Projections get no gradient, which prevents collapse although
-    there are no negatives.
+    Entry (l, a, b) is sim(a, b, l) of docs/reference.md, "Loss". Projections get no gradient, which prevents collapse
+    although there are no negatives. All views are compared at once, since each operation is a launch on a GPU; those
+    that are not drawn get a gradient of 0.
+
+    Args:
+        outputs: with embeddings of one or more views each, view by view.
+        n_views: number of views in all outputs together, W.
+        stages: S different stages.
     """
-    (projection_a, prediction_a), (projection_b, prediction_b) = a, b
-    a_to_b = F.cosine_similarity(prediction_a, projection_b.detach()).mean()
-    b_to_a = F.cosine_similarity(prediction_b, projection_a.detach()).mean()
-    return -0.5 * (a_to_b + b_to_a)
+    cosines = []
+    for stage in stages:
+        projections, predictions = (
+            F.normalize(torch.cat(parts), dim=1, eps=SMALLEST_NORM)
+            for parts in zip(*(output.embeddings[stage] for output in outputs), strict=True)
+        )
+        cosines.append(predictions.view(n_views, -1) @ projections.detach().view(n_views, -1).T)
+    batch = len(predictions) // n_views
+    means = torch.stack(cosines) / batch
+    return -0.5 * (means + means.transpose(1, 2))
 
 
-def local_view(local: Output, view: int, n_local: int, stage: int) -> tuple[Tensor, Tensor]:
-    """Select (projection, prediction), each B F, of one local view and stage from V·B samples, view 0 first."""
-    projection, prediction = local.embeddings[stage]
-    return projection.chunk(n_local)[view], prediction.chunk(n_local)[view]
+def stage_tensor(stages: Sequence[int] | Tensor, n_stages: int, device: torch.device) -> Tensor:
+    """Stages as int64 on ``device``, without a copy from the host, which would have to wait for the device.
+
+    They are the digits of a number, which an operation takes as its argument.
+    """
+    if isinstance(stages, Tensor):
+        return stages
+    digits = int(63 / math.log2(max(n_stages, 2)))  # of a 63-bit number
+    numbers = [
+        torch.full((), sum(stage * n_stages**i for i, stage in enumerate(some)), device=device)
+        for some in (stages[start : start + digits] for start in range(0, len(stages), digits))
+    ]
+    powers = constant([n_stages**i for i in range(digits)], device, torch.int64)
+    return (torch.stack(numbers).unsqueeze(1) // powers % n_stages).flatten()[: len(stages)]
+
+
+def drawn_similarities(outputs: Sequence[Output], stages: Sequence[int] | Tensor) -> Tensor:
+    """The similarities that the 1 + 2V stages of a step stand for, in their order; arguments as of the loss.
+
+    Stages that the host knows not to be drawn are left out. Their heads then get no gradient.
+    """
+    compared_at = range(len(outputs[0].embeddings)) if isinstance(stages, Tensor) else sorted(set(stages))
+    rows = stages if isinstance(stages, Tensor) else [compared_at.index(stage) for stage in stages]
+    n_local = len(stages) // 2
+    n_views = 2 + n_local
+    table = similarities(outputs, n_views, compared_at)
+    # The first view with the second, then both with each local view.
+    pairs = [(0, 1), *((view, 2 + i) for i in range(n_local) for view in (0, 1))]
+    places = constant([a * n_views + b for a, b in pairs], table.device, torch.int64)
+    of_pairs = table.flatten(1).index_select(1, places)
+    return of_pairs.gather(0, stage_tensor(rows, len(table), table.device).unsqueeze(0))[0]
+
+
+def drawn_restoration(intermediate: Sequence[Tensor], stages: Sequence[int] | Tensor) -> Tensor:
+    """The restoration of stage l0. If only the device knows l0, all are stacked, and those not drawn get gradient 0."""
+    if isinstance(stages, Tensor):
+        return torch.stack(list(intermediate)).index_select(0, stages[:1])[0]
+    return intermediate[stages[0]]
 
 
 def pcrlv2_loss(
-    view1: Output, view2: Output, local: Output, target: Tensor, *, stages: Sequence[int], beta: float,
-    weights: LossWeights = AS_PUBLISHED,
+    view1: Output, view2: Output, local: Output, target: Tensor, *, stages: Sequence[int] | Tensor,
+    beta: float | Tensor, weights: LossWeights = AS_PUBLISHED,
 ) -> LossTerms:  # fmt: skip
     """Compute all loss terms of one step (docs/reference.md, "Loss").
 
@@ -56,25 +107,20 @@ def pcrlv2_loss(
         view2: output of the second global view; its restorations are not used.
         local: output of all local views as one batch of V·B samples, all of local view 0 first.
         target: B C *S, compared with the restorations of view 1.
-        stages: 1 + 2V stages from :func:`draw_stages`.
+        stages: 1 + 2V stages from :func:`draw_stages`; as a tensor on the device they may change between replays of a
+            captured step.
         beta: weight of the intermediate restoration, ``utils.schedules.restoration_weight``.
         weights: what each term counts in ``total``.
 
     Returns:
         Five scalars; ``intermediate_restoration`` includes β, the terms do not include ``weights``.
     """
-    l0, local_stages = stages[0], stages[1:]
-    n_local = len(local_stages) // 2
+    n_local = len(stages) // 2
     assert view1.restoration is not None, "the first global view must be run with restore=True"
     restoration = F.mse_loss(view1.restoration, target)
-    intermediate = beta * F.mse_loss(view1.intermediate[l0], target)
-    global_similarity = similarity(view1.embeddings[l0], view2.embeddings[l0])
-    pairs = [
-        similarity(view.embeddings[stage], local_view(local, i, n_local, stage))
-        for i in range(n_local)
-        for view, stage in ((view1, local_stages[2 * i]), (view2, local_stages[2 * i + 1]))
-    ]
-    local_similarity = torch.stack(pairs).mean() if pairs else torch.zeros_like(global_similarity)
+    intermediate = beta * F.mse_loss(drawn_restoration(view1.intermediate, stages), target)
+    drawn = drawn_similarities([view1, view2, local] if n_local else [view1, view2], stages)
+    global_similarity, local_similarity = drawn[0], drawn[1:].mean() if n_local else torch.zeros_like(drawn[0])
     terms = (restoration, intermediate, global_similarity, local_similarity)
     return LossTerms(weighted_sum(terms, weights), *terms)
 

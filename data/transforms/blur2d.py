@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.transforms.box_blur import BOX_REACH, PASSES, blur_on_cpu
-from data.transforms.constants import constant
+from utils.constants import constant
 
 PROBABILITY, SIGMA = 0.5, (0.1, 2.0)
 

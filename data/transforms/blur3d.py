@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data.transforms.affine3d import uniform
-from data.transforms.constants import constant
+from utils.constants import constant
 
 LARGEST_SIGMA = 2.0  # voxels
 # scipy cuts the kernel at 4 σ.

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.transforms.constants import constant
+from utils.constants import constant
 
 DEGREES = 10.0
 # Bits after the point in PIL's arithmetic.

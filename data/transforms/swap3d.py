@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.transforms.constants import constant
+from utils.constants import constant
 
 PATCH = (8, 4, 4)  # voxels
 SWAPS = 100  # as published, for crops of 64×64×32 voxels, a fifth of which they cover

@@ -9,7 +9,7 @@ import torch
 
 from engine.finetune import FinetuneTask
 from engine.guard import LARGEST_JUMP, MEDIAN_STEPS, MIN_STEPS, StepGuard
-from engine.meters import Meter
+from engine.meters import Meter, step_numbers
 from engine.precision import Precision
 from engine.weights import WeightsWriter
 from tests.toys import CPU, ToyLoader, make_trainer
@@ -156,12 +156,12 @@ def test_a_resumed_run_keeps_the_norms_and_skips_the_same_steps(tmp_path):
 def test_a_meter_of_no_good_step_has_no_numbers():
     meter = Meter(CPU, maxima=["b"])
     assert meter.read() == {}
-    meter.add({"a": torch.tensor(2.0), "b": torch.tensor(7.0)}, torch.tensor(1.0))
+    meter.add(step_numbers({"a": torch.tensor(2.0), "b": torch.tensor(7.0)}, torch.tensor(1.0)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert meter.read() == {"a": None, "b": None, "b_max": None}
-    meter.add({"a": torch.tensor(4.0), "b": torch.tensor(torch.nan)}, GOOD)
-    meter.add({"a": torch.tensor(1.0), "b": torch.tensor(-3.0)}, GOOD)
+    meter.add(step_numbers({"a": torch.tensor(4.0), "b": torch.tensor(torch.nan)}, GOOD))
+    meter.add(step_numbers({"a": torch.tensor(1.0), "b": torch.tensor(-3.0)}, GOOD))
     assert meter.read() == {"a": 2.5, "b": -3.0, "b_max": -3.0} and meter.read_steps() == (2, 1)
     again = Meter(CPU, maxima=["b"])
     again.load_state_dict(meter.state_dict())

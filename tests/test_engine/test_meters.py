@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from engine.meters import Meter
+from engine.meters import Meter, step_numbers
 
 CPU = torch.device("cpu")
 GOOD, BAD = torch.zeros(()), torch.ones(())
@@ -12,7 +12,7 @@ GOOD, BAD = torch.zeros(()), torch.ones(())
 
 def add(meter, *values, bad=GOOD):
     for value in values:
-        meter.add({"loss": torch.tensor(float(value)), "norm": torch.tensor(10.0 * value)}, bad)
+        meter.add(step_numbers({"loss": torch.tensor(float(value)), "norm": torch.tensor(10.0 * value)}, bad))
 
 
 def test_a_reset_forgets_all_steps_before():
@@ -31,7 +31,7 @@ def test_bad_steps_and_numbers_that_are_not_finite_are_left_out():
     add(meter, 100, bad=BAD)
     assert meter.read() == {"loss": None, "norm": None, "norm_max": None}
     add(meter, 2, 4)
-    meter.add({"loss": torch.tensor(math.nan), "norm": torch.tensor(90.0)}, GOOD)
+    meter.add(step_numbers({"loss": torch.tensor(math.nan), "norm": torch.tensor(90.0)}, GOOD))
     assert meter.read() == {"loss": 3, "norm": 50, "norm_max": 90} and meter.read_steps() == (3, 1)
 
 

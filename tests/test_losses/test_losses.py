@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from losses.pcrlv2 import draw_stages, pcrlv2_loss, similarity, spread
+from losses.pcrlv2 import draw_stages, pcrlv2_loss, similarities, spread, stage_tensor
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from tests.golden_numbers import fill, normal, read_json
@@ -148,15 +148,16 @@ def test_projections_get_no_gradient_from_the_comparison():
     for output in (view1, view2, local):
         assert all(projection.grad is None for projection, _ in output.embeddings)
     assert all(view1.embeddings[stage][1].grad.abs().sum() > 0 for stage in (0, 1))
-    assert view2.embeddings[0][1].grad is None and view2.embeddings[2][1].grad.abs().sum() > 0
+    assert view2.embeddings[0][1].grad.abs().sum() == 0 and view2.embeddings[2][1].grad.abs().sum() > 0
 
 
 def test_similarity_by_hand():
     a = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0]])
     b = torch.tensor([[0.0, 3.0]]), torch.tensor([[5.0, 0.0]])
     # prediction a (2, 0) against projection b (0, 3): 0; prediction b (5, 0) against projection a (1, 0): 1
-    assert similarity(a, b).item() == pytest.approx(-0.5)
-    assert similarity(a, a).item() == pytest.approx(-1.0)
+    (table,) = similarities([Output(None, [a], []), Output(None, [b], [])], 2, [0])
+    assert table[0, 1].item() == table[1, 0].item() == pytest.approx(-0.5)
+    assert table[0, 0].item() == pytest.approx(-1.0)
 
 
 def test_stage_draws_are_uniform_and_seeded():
@@ -166,6 +167,27 @@ def test_stage_draws_are_uniform_and_seeded():
     counts = np.bincount(np.array(draws).ravel(), minlength=5) / (600 * 13)
     np.testing.assert_allclose(counts, 0.2, atol=0.02)
     assert abs(np.corrcoef(np.array(draws).T)[0, 1:]).max() < 0.2
+
+
+@pytest.mark.parametrize(("n_stages", "count"), [(5, 13), (3, 13), (2, 1), (1, 3), (5, 27), (5, 28), (3, 101)])
+def test_stages_reach_the_device_as_they_were_drawn(n_stages, count):
+    stages = draw_stages(n_stages, count // 2, torch.Generator().manual_seed(count))[:count]
+    for some in (stages, [n_stages - 1] * count):
+        assert stage_tensor(some, n_stages, torch.device("cpu")).tolist() == some
+
+
+def test_stages_and_beta_may_be_tensors():
+    stages = draw_stages(3, 6, torch.Generator().manual_seed(7))
+    listed, as_tensors = example(), example()
+    pcrlv2_loss(*listed, stages=stages, beta=0.3).total.backward()
+    terms = pcrlv2_loss(*as_tensors, stages=torch.tensor(stages), beta=torch.tensor(0.3, dtype=torch.float64))
+    terms.total.backward()
+    np.testing.assert_allclose([t.item() for t in terms[1:]], slow_loss(*listed, stages, 0.3), rtol=1e-12)
+    images = zip(listed[0].intermediate, as_tensors[0].intermediate, strict=True)
+    assert all(torch.equal(b.grad, torch.zeros_like(b) if a.grad is None else a.grad) for a, b in images)
+    for a, b in zip(listed[:3], as_tensors[:3], strict=True):
+        pairs = zip(a.embeddings, b.embeddings, strict=True)
+        assert all(torch.equal(p.grad, q.grad) for (_, p), (_, q) in pairs)
 
 
 def test_spread_tells_collapse_from_diversity():
