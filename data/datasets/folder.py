@@ -11,7 +11,7 @@ from data.datasets.layout import Layout, require_complete
 from data.readers.file_names import ending_of, stem_of
 from data.readers.images import IMAGES
 from data.readers.masks import MOST_LABELS, mask_values
-from data.readers.tables import read_table
+from data.readers.tables import read_columns, read_table
 from data.readers.volumes import VOLUMES
 from utils.errors import UserError
 
@@ -83,7 +83,8 @@ def _read_patients(path: Path, images: Mapping[str, Path]) -> dict[str, str]:
     """Map stems to patient IDs; images without a row are patients of their own, which is reported on stderr."""
     if not path.exists():
         return {}
-    rows = ((_stem(row["name"], images), row["patient"]) for row in read_table(path, ("name", "patient")))
+    name = "file" if "file" in read_columns(path) else "name"
+    rows = ((_stem(row[name], images), row["patient"]) for row in read_table(path, (name, "patient")))
     patients = unique(rows, source=path, what="patients")
     absent = [name for name in patients if name not in images]
     if len(absent) == len(patients):

@@ -25,7 +25,7 @@ from data.readers.dicom_tags import (
     open_dicom,
     read_pixels,
 )
-from data.readers.grey_levels import FROM_FILE, LARGEST_PIXELS, limits_of, to_grey
+from data.readers.grey_levels import FROM_FILE, LARGEST_PIXELS, limits_of, rounded_by_value, to_grey
 from utils.errors import UserError
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -40,7 +40,6 @@ class Window(NamedTuple):
 
     def shown(self, values: np.ndarray) -> np.ndarray:
         """Return what a display shows of values after rescale, float64 in 0..255, before any inversion."""
-        values = values.astype(np.float64)
         if self.function == "SIGMOID":
             return 255 / (1 + np.exp((-4 * (values - self.centre) / self.width).clip(-700, 700)))
         half = 0.5 if self.function == "LINEAR" else 0.0
@@ -102,22 +101,24 @@ def _window(file: DicomFile) -> Window | None:
 
 
 def _through_window(file: DicomFile, pixels: np.ndarray, window: Window) -> np.ndarray:
-    inverted = file.text(PHOTOMETRIC) == "MONOCHROME1"
-    values = _as_stored(file, pixels) if inverted else pixels
-    grey = np.rint(window.shown(values)).astype(np.uint8)
-    if grey.min() == grey.max() and values.min() < values.max():
+    if file.text(PHOTOMETRIC) == "MONOCHROME1":
+        largest = _largest_value(file)
+        grey = 255 - rounded_by_value(lambda values: window.shown(largest - values), pixels)
+    else:
+        grey = rounded_by_value(window.shown, pixels)
+    if grey.min() == grey.max() and pixels.min() < pixels.max():
         raise UserError(
             f"{file.path}: its window of centre {window.centre:g} and width {window.width:g} shows nothing of its "
-            f"values, {values.min():g} to {values.max():g}; give --intensity percentiles"
+            f"values, {pixels.min():g} to {pixels.max():g}; give --intensity percentiles"
         )
-    return 255 - grey if inverted else grey
+    return grey
 
 
-def _as_stored(file: DicomFile, pixels: np.ndarray) -> np.ndarray:
-    """Undo the inversion of SimpleITK, which subtracts stored values from the largest and then rescales them.
+def _largest_value(file: DicomFile) -> float:
+    """Return the value from which SimpleITK subtracts those of MONOCHROME1: a window is for values as they were.
 
-    A window is for values that are not inverted.
+    SimpleITK subtracts stored values from the largest, and rescales the difference.
     """
     slope, intercept = file.number(SLOPE, 1) or 1.0, file.number(INTERCEPT, 0)
     largest = -1.0 if file.number(SIGNED, 0) else 2 ** min(file.number(BITS_STORED, 16), 32) - 1
-    return slope * largest + 2 * intercept - pixels.astype(np.float64)
+    return slope * largest + 2 * intercept

@@ -89,9 +89,10 @@ def open_dicom(path: Path) -> DicomFile:
     """
     syntax = _transfer_syntax(path)
     if syntax is not None and syntax not in READABLE:
+        name = OTHERS.get(syntax, "is not known")
         raise UserError(
-            f"{path}: its transfer syntax {OTHERS.get(syntax, 'is not known')} ({syntax!r}) cannot be read; convert it, "
-            f"for example with gdcmconv --raw or dcmdjpeg, to one of {', '.join(READABLE.values())}"
+            f"{path}: its transfer syntax {name} ({syntax!r}) cannot be read; convert it, for example with gdcmconv --raw "
+            f"or dcmdjpeg, to one of {', '.join(READABLE.values())}"
         )
     reader = sitk.ImageFileReader()
     try:

@@ -1,5 +1,7 @@
 """X-rays in any folders below one, with tables as people write them: nothing is joined that does not belong."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -140,6 +142,10 @@ def test_a_test_list_in_the_folder_is_held_out_of_pre_training(root):
     assert set(names_of(pretraining(root))) == set(NAMES[4:])
     splits = opened(root)
     assert set(names_of(splits.test)) == set(NAMES[:4]) and splits.test_source == "folder_test.txt"
+    (root / "test.txt").write_text("other.png\nnames.png\n")
+    shutil.rmtree(root.parent / "lists")
+    with pytest.raises(UserError, match=r"test.txt: none of its 2 names is an image \(other.png, names.png\)"):
+        pretraining(root)
 
 
 def test_patients_are_those_of_a_table_then_of_folders_then_each_image(root, capsys):

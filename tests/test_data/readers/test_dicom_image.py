@@ -9,6 +9,7 @@ from PIL import Image
 
 from data.readers.dicom_image import read_dicom_grey
 from data.readers.dicom_tags import PATIENT_ID, is_dicom, open_dicom
+from data.readers.grey_levels import limits_of, to_grey
 from data.readers.images import read_grey
 from tests.dicom_files import dicom_bytes, ramp, rescale, window
 from utils.errors import UserError
@@ -100,6 +101,20 @@ def test_the_same_intensities_are_for_all_kinds_of_files(tmp_path):
     flat.putpixel((3, 3), 200)
     flat.save(tmp_path / "dot.png")
     assert np.argwhere(read_grey(tmp_path / "dot.png", intensity="percentiles") == 255).tolist() == [[3, 3]]
+
+
+def test_values_looked_up_are_those_computed():
+    rng = np.random.default_rng(3)
+    for values in (
+        rng.integers(-3000, 3000, (37, 41)).astype(np.int16), rng.integers(0, 2**16, (37, 41)).astype(np.uint16),
+        rng.integers(0, 256, (37, 41)).astype(np.uint8), rng.integers(-(2**31), 2**31, (37, 41)).astype(np.int32),
+        rng.normal(size=(37, 41)), np.full((3, 2), 7, np.uint16),
+    ):  # fmt: skip
+        low, high = np.percentile(values, (0.5, 99.5))
+        expected = (low, high) if high > low else (values.min(), values.max())
+        assert limits_of(values, "percentiles") == pytest.approx(expected, rel=1e-12), values.dtype
+        grey = np.rint(((values.astype(float) - low) * (255 / max(high - low, 1e-9))).clip(0, 255))
+        assert np.array_equal(to_grey(values, low, high), grey * (high > low)), values.dtype
 
 
 def test_compressed_files_are_those_that_are_not(tmp_path):
