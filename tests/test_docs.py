@@ -8,7 +8,6 @@ import contextlib
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,16 +18,19 @@ import torch
 from PIL import Image
 from torch.distributed.run import parse_args as parse_torchrun
 
-from benchmarks.transfer.settings import Settings
+import luna_preprocess
+from benchmarks.evidence.phantoms import PHANTOMS
 from data.catalog.labels import CHEXPERT_FINDINGS
 from data.phantoms.dataset import make_ct, make_xrays
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from tests.dicom_files import dicom_bytes
+from tests.dicom_slices import write_series
 from tests.masked_images import make_masked_images
 from tests.narrow_main import NarrowPCRLv23d
 from tests.processes import free_port, start
 from tests.programs import replay, run_script
+from tests.scans import lung
 from tests.test_slurm import submit_with_standins
 from utils.checkpoints import save_checkpoint
 from utils.installed import lacks
@@ -113,6 +115,9 @@ def test_every_block_is_of_a_known_kind():
 
 # The data that placeholders stand for, each under its own name in one folder.
 
+# Those with volumes smaller than the boxes of preprocessing.
+TINY = ("DICOM_DIR", "MRI_DIR", "ABDOMEN_DIR", "NNUNET_DIR", "BRATS18", "LITS17")
+
 
 def write_chexpert(root):
     rng, rows = np.random.default_rng(0), []
@@ -181,6 +186,18 @@ def write_segmentation(brats, lits):
         write_nifti(lits / "train" / "seg" / f"segmentation{i}.nii.gz", (label > 0).astype(np.uint8))
 
 
+def write_own_volumes(folder):
+    """Volumes in every layout of docs/data.md, and whole ones as preprocessing keeps them."""
+    for i in range(2):
+        write_series(folder / "DICOM_DIR" / f"P{i}", lung((40, 40, 30), seed=i).clip(-1000), uid=f"1.2.{i}")
+        write_nifti(folder / "MRI_DIR" / f"sub-{i}" / "anat" / f"sub-{i}_T1w.nii.gz", lung((40, 40, 30), seed=i) + 1500)
+        write_nifti(folder / "ABDOMEN_DIR" / f"{i}.nii.gz", lung((60, 60, 50), seed=i))
+        write_nifti(folder / "NNUNET_DIR" / "imagesTr" / f"case{i}_0000.nii.gz", lung((40, 40, 30), seed=i))
+        write_nifti(folder / "NNUNET_DIR" / "labelsTr" / f"case{i}.nii.gz", np.zeros((40, 40, 30), np.uint8))
+    command = ["--data", str(folder / "ABDOMEN_DIR"), "--save", str(folder / "VOLUMES"), "--volumes"]
+    assert luna_preprocess.main([*command, *small_options("luna_preprocess", command), "--scale", "2"]) == 0
+
+
 def write_crops(folder):
     """Crop pairs as preprocessing leaves them, but for their sizes and the number of local crops."""
     rng = np.random.default_rng(1)
@@ -213,6 +230,7 @@ def made(tmp_path_factory):
     run_snippet(next(code for page in PAGES for _, code in blocks(page) if "MIMIC_DIR/labels.csv" in code), folder)
     write_segmentation(folder / "BRATS18", folder / "LITS17")
     write_crops(folder / "CROPS")
+    write_own_volumes(folder)
     (folder / "DIR").mkdir()
     make_masked_images(folder / "DIR")
     names = make_ct(folder / "LUNA16_DIR", 5, seed=5, size=150).names
@@ -269,16 +287,19 @@ def small_options(program, words):
     if program == "main":
         return small_training(words)
     if program == "luna_preprocess":
-        return ["--scale", "1", "--workers", "1", "--input_rows", "16", "--input_cols", "16", "--input_deps", "8"]
+        small = "--scale 1 --workers 1 --input_rows 16 --input_cols 16 --input_deps 8".split()
+        # Boxes that fit into volumes smaller than a chest.
+        return small + ["--crop_rows", "8", "--crop_cols", "8"] * any(Path(word).name in TINY for word in words)
     if program == "data.phantoms":
         flat = words[words.index("--d") + 1] == "2"
         return ["--count", "9", "--size", "64"] if flat else ["--count", "2", "--size", "150"]
     if program == "benchmarks.speed":
         return ["--quick", "--repeats", "1", "--only", "views3d"]
-    if program == "benchmarks.transfer":
-        sizes = "--images 4 --epochs 0 --batch 4 --labels 8 --valid 6 --test 6 --seeds 1 --steps 1 --supervised 4"
-        # One folder for all tests: what one has measured, the next goes on from.
-        return [*sizes.split(), "--supervised_steps", "1", "--workers", "1", "--no-amp", "--out", "../transfer"]
+    if program == "benchmarks.evidence":
+        # What is compared is tested elsewhere; here, that what is typed is read and that it ends with a report.
+        few = "--arms random --readouts knn --labels 60 --draws 1 --steps 1 --workers 1"
+        flat = "3" not in [after for before, after in pairwise(words) if before == "--d"]
+        return [*few.split(), "--common", "--no-amp --workers 0 --b 4" + (" --global_size 32" if flat else "")]
     if program == "tests.torture":
         return ["--kills", "0"]
     assert program in ("models.pretrained", "models.export", "utils.option_table"), f"not known: {' '.join(words)}"
@@ -309,15 +330,9 @@ def small_training(words):
 # How each kind of command is run.
 
 
-@dataclass(frozen=True)
-class OneShare(Settings):
-    """The benchmark with one share of the labels instead of four, which no option says."""
-
-    percents: tuple[float, ...] = (50,)
-
-
 def run_python(monkeypatch, folder, words):
-    monkeypatch.setattr("benchmarks.transfer.__main__.Settings", OneShare)
+    for d, phantoms in PHANTOMS.items():
+        monkeypatch.setitem(PHANTOMS, d, phantoms._replace(size=30 if d == 2 else 16))
     # Its states are not hundreds of MB each.
     monkeypatch.setattr("main.PCRLv23d", NarrowPCRLv23d)
     replay(monkeypatch, folder, words, lambda program: small_options(program, words))

@@ -17,7 +17,8 @@ from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
 from benchmarks.evidence.report import table, write_report
 from benchmarks.evidence.run import exclusively, run_all
 from benchmarks.evidence.scores import collect, summarize
-from benchmarks.evidence.settings import PRESETS, RANDOM, READOUTS, Settings, parse_arm
+from benchmarks.evidence.settings import FINETUNED, FROZEN, PRESETS, RANDOM, READOUTS, Settings, parse_arm
+from downstream.probe import PROBED
 from engine.stopping import EXIT_STATUS, Stopped
 from evaluation.metrics import require_metrics
 from evaluation.probes import require_probes
@@ -55,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
         help="percent of the training patients whose labels are used",
     )  # fmt: skip
     parser.add_argument("--draws", type=number(int, 1, 100), default=5, help="draws of labelled patients")
-    parser.add_argument("--readouts", nargs="+", choices=READOUTS, default=list(READOUTS), help="frozen and fine-tuned")
+    parser.add_argument("--readouts", nargs="+", choices=READOUTS, help="unset: all that the data set has")
     parser.add_argument(
         "--rates", nargs="+", type=number(float, 0, 1, open_low=True), default=[1e-4, 3e-4, 1e-3],
         help="learning rates of fine-tuning; each arm and share chooses its own on the validation patients",
@@ -91,11 +92,20 @@ def make_settings(options: Namespace) -> Settings:
     return Settings(
         out=out, data=data, pretraining_data=pretraining_data, n=n, d=options.d, lists=options.lists,
         arms=tuple(map(parse_arm, options.arms)), steps=tuple(sorted(set(options.steps))),
-        labels=tuple(sorted(set(options.labels))), draws=options.draws, readouts=tuple(options.readouts),
+        labels=tuple(sorted(set(options.labels))), draws=options.draws, readouts=_readouts(options.readouts, n),
         rates=tuple(sorted(set(options.rates))), common=_for_this_process(common),
         pretraining=(*shlex.split(PRETRAINING[options.d]), *pretraining), finetuning=finetuning,
         paper=options.protocol == "paper",
     )  # fmt: skip
+
+
+def _readouts(typed: Sequence[str] | None, n: str) -> tuple[str, ...]:
+    """The readouts asked for, or all that the data set has: segmentation has no probes of frozen features."""
+    if n in PROBED:
+        return tuple(typed or READOUTS)
+    if frozen := set(typed or ()) & set(FROZEN):
+        raise UsageError(f"--readouts: {' and '.join(sorted(frozen))} are for classification, --n {n} is segmented")
+    return (FINETUNED,)
 
 
 def _for_this_process(common: tuple[str, ...]) -> tuple[str, ...]:

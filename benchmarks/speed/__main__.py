@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks.speed import gpu, images, loader, preprocess, startup, step, views2d, views3d
 from benchmarks.speed.report import CHART_FILE, JSON_FILE, describe_machine, draw_chart, table, write_json
 from benchmarks.speed.results import BenchmarkSettings, Result
 from utils.arguments import OneLineParser, number
@@ -20,11 +20,16 @@ from utils.errors import UserError, run_command
 # One thread in the numerical libraries; stages that use all cores set torch's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-STAGES: dict[str, Callable[[BenchmarkSettings], list[Result]]] = {
-    "preprocess": preprocess.measure, "images": images.measure, "views2d": views2d.measure,
-    "views3d": views3d.measure, "loader": loader.measure, "step": step.measure, "startup": startup.measure,
-    "gpu": gpu.measure,
-}  # fmt: skip
+
+def stage(name: str) -> Callable[[BenchmarkSettings], list[Result]]:
+    """The measurements of a stage; imported when needed, since most need packages that others do without."""
+    return lambda settings: import_module(f"benchmarks.speed.{name}").measure(settings)
+
+
+STAGES = {
+    name: stage(name)
+    for name in ("preprocess", "images", "views2d", "views3d", "loader", "step", "startup", "launches", "gpu")
+}
 REPEATS = 7
 
 

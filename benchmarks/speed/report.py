@@ -54,10 +54,11 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _row(f: Measurement) -> tuple[str, ...]:
-    ours = f"{f.ours:.3g} {f.unit}".strip()
+    ours = f"{f.ours:,.0f}" if f.ours >= 1000 else f"{f.ours:.3g}"
+    ours = f"{ours} {f.unit}".strip()
     mark = MARKS[f.met]
     if f.faster is None:
-        return f.stage, f.what, ours, "", "", "", f"≤ {f.at_most:g} {f.unit}" if f.at_most else "", mark
+        return f.stage, f.what, ours, "", "", "", f"≤ {f.at_most:g} {f.unit}" if f.at_most is not None else "", mark
     theirs = f"{f.theirs:.3g} {f.unit}".strip()
     if f.at_most is None:
         ratio, target = f"{f.faster:.2f} times as fast", f"≥ {f.at_least:g}" if f.at_least else ""

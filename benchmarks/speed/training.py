@@ -14,13 +14,14 @@ from engine.precision import Precision
 from engine.pretrain import MakeViews, PretrainStep, PretrainTask
 from engine.recorder import Recorder
 from engine.run_state import RunState
-from engine.trainer import Trainer
+from engine.trainer import Task, Trainer
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
-from utils.records import Views
+from utils.records import RawCrops, RawImages, Views
 from utils.world import World
 
 N_LOCAL = 6
+SIDE = 1024  # of an X-ray as it is published, pixels
 EPOCH = 0
 
 
@@ -55,6 +56,15 @@ def build_views(d: int, sizes: Sizes) -> Views2d | Views3d:
     return Views2d(global_size=sizes.whole[0], local_size=sizes.local[0], n_local=N_LOCAL) if d == 2 else Views3d()
 
 
+def raw_batch(d: int, sizes: Sizes, batch: int, device: torch.device) -> RawImages | RawCrops:
+    """A batch of the loader, of random numbers, on a device."""
+    if d == 2:
+        pixels = torch.randint(256, (batch, 1, SIDE, SIDE), dtype=torch.uint8, device=device)
+        return RawImages(pixels, torch.full((batch, 2), SIDE, device=device))
+    shapes = (batch, 2, *sizes.whole), (batch, N_LOCAL, *sizes.local)
+    return RawCrops(*(torch.rand(shape, device=device) for shape in shapes))
+
+
 def random_views(sizes: Sizes, batch: int, device: torch.device) -> Views:
     """Draw views of normal random numbers, with targets in 0..1."""
     whole, local = (batch, sizes.channels, *sizes.whole), (batch, N_LOCAL, sizes.channels, *sizes.local)
@@ -76,7 +86,7 @@ class NoBatches:
         yield from ()
 
 
-def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *, amp: bool) -> Trainer:
+def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews | Any, *, amp: bool) -> Trainer:
     """Build the trainer as main.py does; its steps are called one by one.
 
     Args:
@@ -92,9 +102,14 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews, *
     module: nn.Module = PretrainStep(model, precision, layout).to(device)
     task = PretrainTask(module, views, n_stages=len(model.stages), epochs=1, peak_lr=1e-3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
-    module.train()
+    return build_trainer(task, optimizer, precision, folder)
+
+
+def build_trainer(task: Task, optimizer: torch.optim.Optimizer, precision: Precision, folder: Path) -> Trainer:
+    """Build the trainer of a task, without records and state; nothing is written to ``folder``."""
+    task.module.train()
     return Trainer(
-        task, optimizer=optimizer, loader=NoBatches(), device=device, precision=precision,
+        task, optimizer=optimizer, loader=NoBatches(), device=precision.device, precision=precision,
         recorder=Recorder(folder, about={}, active=False),
         run_state=RunState(folder, fixed={}, save_minutes=1e9, is_main=False), world=World(), epochs=1, seed=0,
     )  # fmt: skip

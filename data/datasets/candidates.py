@@ -1,7 +1,7 @@
 """Nodule candidates of LUNA16: cubes around the points of a table, each a nodule or a false positive."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,8 +221,9 @@ def open_candidates(
 ) -> CandidateSplits:
     """Open the splits, by scan: training and validation from the rest of ``luna_train.txt`` after ``ratio``, and test.
 
-    The test split is subset7 to subset9 if they exist, else a fifth of the rest. A missing list is made from all other
-    scans and kept, as for pre-training.
+    The test split is ``luna_test.txt``, else subset7 to subset9, else a fifth of the rest; the validation split is
+    ``luna_valid.txt``, else a tenth of the rest. A missing training list is made from the scans of the other subsets
+    and kept, as for pre-training.
 
     Args:
         root: the folder of the scans.
@@ -250,16 +251,25 @@ def open_candidates(
 
     listed = open_list(lists, "luna", FileIndex([root], [NameList.of(sorted(train))]), make=make, what="scans")
     _, rest = listed.cut(ratio)
+    given = {
+        split: lists.read("luna", split, FileIndex([root], [NameList.of(sorted(scans))])) for split in ("valid", "test")
+    }
+    listed_test = given["test"] is not None
     with_candidates = {candidates.scans[i] for i in np.unique(candidates.scan_index)}
-    names = [name for name in rest.found(max_bad=max_bad).names if name in with_candidates]
-    test = [name for name in valid if name in with_candidates]
-    splits = split_by_patient(Listed(names, names), test=Listed(test, test), seed=seed)
+
+    def usable(names: Iterable[str]) -> Listed:
+        kept = [name for name in names if name in with_candidates]
+        return Listed(kept, kept)
+
+    of_valid, of_test = (usable(one.found(max_bad=max_bad).names if one else ()) for one in given.values())
+    test = of_test if listed_test else usable(valid)
+    splits = split_by_patient(usable(rest.found(max_bad=max_bad).names), valid=of_valid, test=test, seed=seed)
     files = {name: scan.path for name, scan in scans.items()}
     return CandidateSplits(
         BalancedCubes(candidates.in_scans(splits.train), files, cube, seed=seed),
         CandidateCubes(candidates.in_scans(splits.valid), files, cube),
         CandidateCubes(candidates.in_scans(splits.test), files, cube),
-        "subset7 to subset9" if test else "a fifth of the scans, held out",
+        "luna_test.txt" if listed_test else "subset7 to subset9" if test.names else "a fifth of the scans, held out",
     )
 
 

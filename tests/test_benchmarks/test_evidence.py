@@ -266,3 +266,10 @@ def test_data_and_its_name_are_typed_together(capsys):
         with pytest.raises(SystemExit):
             program.parse_arguments(arguments)
         assert words in capsys.readouterr().err
+
+
+def test_segmented_data_has_no_probes():
+    assert program._readouts(None, "chest") == ("linear", "knn", "finetuned")
+    assert program._readouts(None, "brats") == ("finetuned",)
+    with pytest.raises(UsageError, match="--readouts: knn are for classification, --n lits is segmented"):
+        program._readouts(["knn", "finetuned"], "lits")

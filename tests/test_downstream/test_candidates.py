@@ -72,6 +72,17 @@ def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_splits(luna, 
     assert splits.test_source == "a fifth of the scans, held out" and set(splits.test.patients) < set(listed[2:])
 
 
+def test_lists_of_validation_and_test_scans_are_used(luna, tmp_path):
+    made = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0, seed=1, cube=CUBE)
+    listed = (tmp_path / "luna_train.txt").read_text().split()
+    lists = {"train": listed[:4], "valid": [listed[4]], "test": [listed[5], listed[0]]}
+    for split, names in lists.items():
+        (tmp_path / f"luna_{split}.txt").write_text("\n".join(names))
+    splits = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0, seed=1, cube=CUBE)
+    assert [set(split.patients) for split in splits[:3]] == [set(listed[1:4]), {listed[4]}, {listed[5], listed[0]}]
+    assert splits.test_source == "luna_test.txt" and splits.test_source != made.test_source
+
+
 @pytest.mark.parametrize("fields", [{}, BACKWARDS])
 def test_cubes_are_those_of_the_whole_scan_at_1_mm(tmp_path, fields):
     rng = np.random.default_rng(3)
