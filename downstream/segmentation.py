@@ -30,8 +30,10 @@ def segmentation_recipe(context: RunContext) -> Recipe:
     require_segmentation()
     square = (options.global_size, options.global_size)
     crop = square if options.d == 2 else options.crop or CROPS[options.n]
+    # A folder's lists beside --weight may be those of all images, with masks or without: only typed ones are used.
+    used_lists = lists if options.n != "folder" or options.lists else None
     splits = open_segmentation(
-        name=options.n, root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, dim=options.d,
+        name=options.n, root=options.data, lists=used_lists, ratio=options.ratio, seed=options.seed, dim=options.d,
         crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", max_side=options.image_size,
         cache=options.cache, skip=options.skip, max_bad=options.max_bad,
     )  # fmt: skip

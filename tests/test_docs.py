@@ -8,7 +8,6 @@ import contextlib
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from PIL import Image
 from torch.distributed.run import parse_args as parse_torchrun
 
 import luna_preprocess
-from benchmarks.transfer.settings import Settings
+from benchmarks.evidence.phantoms import PHANTOMS
 from data.catalog.labels import CHEXPERT_FINDINGS
 from data.phantoms.dataset import make_ct, make_xrays
 from models.pcrlv2_model import PCRLv2
@@ -296,10 +295,11 @@ def small_options(program, words):
         return ["--count", "9", "--size", "64"] if flat else ["--count", "2", "--size", "150"]
     if program == "benchmarks.speed":
         return ["--quick", "--repeats", "1", "--only", "views3d"]
-    if program == "benchmarks.transfer":
-        sizes = "--images 4 --epochs 0 --batch 4 --labels 8 --valid 6 --test 6 --seeds 1 --steps 1 --supervised 4"
-        # One folder for all tests: what one has measured, the next goes on from.
-        return [*sizes.split(), "--supervised_steps", "1", "--workers", "1", "--no-amp", "--out", "../transfer"]
+    if program == "benchmarks.evidence":
+        # What is compared is tested elsewhere; here, that what is typed is read and that it ends with a report.
+        few = "--arms random --readouts knn --labels 60 --draws 1 --steps 1 --workers 1"
+        flat = "3" not in [after for before, after in pairwise(words) if before == "--d"]
+        return [*few.split(), "--common", "--no-amp --workers 0 --b 4" + (" --global_size 32" if flat else "")]
     if program == "tests.torture":
         return ["--kills", "0"]
     assert program in ("models.pretrained", "models.export", "utils.option_table"), f"not known: {' '.join(words)}"
@@ -330,15 +330,9 @@ def small_training(words):
 # How each kind of command is run.
 
 
-@dataclass(frozen=True)
-class OneShare(Settings):
-    """The benchmark with one share of the labels instead of four, which no option says."""
-
-    percents: tuple[float, ...] = (50,)
-
-
 def run_python(monkeypatch, folder, words):
-    monkeypatch.setattr("benchmarks.transfer.__main__.Settings", OneShare)
+    for d, phantoms in PHANTOMS.items():
+        monkeypatch.setitem(PHANTOMS, d, phantoms._replace(size=30 if d == 2 else 16))
     # Its states are not hundreds of MB each.
     monkeypatch.setattr("main.PCRLv23d", NarrowPCRLv23d)
     replay(monkeypatch, folder, words, lambda program: small_options(program, words))

@@ -77,7 +77,7 @@ def split_by_patient(rest: Listed, *, test: Listed = NONE, valid: Listed = NONE,
         raise UserError(
             f"--ratio: expected a patient at least to train on, one to choose the epoch and one to test, got "
             f"{len(total.names)} images of {len(set(total.patients))} patients after the share that pre-trains; give a "
-            "smaller --ratio"
+            "smaller --ratio, or data of more patients"
         )
     return splits
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from data.catalog.file_index import FileIndex, ListedFiles
 from data.catalog.joins import Side, note_join
 from data.catalog.list_folders import ListFolders, listed_side
-from data.catalog.name_matching import read_skipped
+from data.catalog.name_matching import match_list, read_skipped
 from data.catalog.names import NameList
 from data.catalog.splits import Listed, split_by_patient
 from data.datasets.brats import find_brats
@@ -118,19 +118,19 @@ class SegmentationSplits(NamedTuple):
 
 
 def open_segmentation(
-    *, name: str, root: str | Path, lists: ListFolders, ratio: float, seed: int, dim: int, crop: Sequence[int],
+    *, name: str, root: str | Path, lists: ListFolders | None, ratio: float, seed: int, dim: int, crop: Sequence[int],
     classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None,
     skip: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
-    The lists are ``{name}_train.txt``, ``{name}_valid.txt`` and ``{name}_test.txt``, if they exist; plain folders have
-    their own ``test.txt`` instead. Without a training list, it is all cases outside the test split, in a seeded order.
+    The lists are ``{name}_train.txt``, ``{name}_valid.txt`` and ``{name}_test.txt``, if they exist; plain folders may
+    have their own ``test.txt``. Without a training list, it is all cases outside the other lists, in a seeded order.
 
     Args:
         name: ``'brats'``, ``'lits'`` or ``'folder'``.
         root: the data set's folder.
-        lists: the folders of lists.
+        lists: the folders of lists; None to use none.
         ratio: the share of the list that is left out because a network pre-trained on it.
         seed: of the order, of the splits and of the crops.
         dim, classes, hounsfield, max_side: as in :func:`find_folder`.
@@ -150,7 +150,7 @@ def open_segmentation(
     layout = finders[name]()
     cases = _by_name(layout.cases)
     index = FileIndex([Path(root)], [NameList.of(cases)])
-    listed = _read_lists(name, lists, index, layout)
+    listed = _read_lists(name, lists, index, layout) if lists else {}
     given = {split: list(found.found(max_bad=max_bad).names) for split, found in listed.items() if split != "train"}
     test, source = layout.test, layout.test_source
     if "test" in given:
@@ -180,9 +180,11 @@ def _by_name(cases: Sequence[Case]) -> dict[str, Case]:
 
 def _read_lists(name: str, lists: ListFolders, index: FileIndex, layout: Layout) -> dict[str, ListedFiles]:
     """Read the lists that exist; how they match the cases is reported on stderr."""
-    if name == "folder":
-        return {}
-    read = {split: lists.read(name, split, index) for split in ("test", "valid", "train")}
+
+    def clean(names: NameList, source: Path) -> NameList:
+        return match_list(names, index, source)
+
+    read = {split: lists.read(name, split, index, clean) for split in ("test", "valid", "train")}
     listed = {split: found for split, found in read.items() if found is not None}
     for split, found in listed.items():
         sides = [listed_side(found)]

@@ -91,8 +91,8 @@ def open_dicom(path: Path) -> DicomFile:
     if syntax is not None and syntax not in READABLE:
         name = OTHERS.get(syntax, "is not known")
         raise UserError(
-            f"{path}: its transfer syntax {name} ({syntax!r}) cannot be read; convert it, for example with gdcmconv --raw "
-            f"or dcmdjpeg, to one of {', '.join(READABLE.values())}"
+            f"{path}: its transfer syntax {name} ({syntax!r}) cannot be read; convert it, as with gdcmconv --raw or "
+            f"dcmdjpeg, to one of {', '.join(READABLE.values())}"
         )
     reader = sitk.ImageFileReader()
     try:

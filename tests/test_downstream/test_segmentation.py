@@ -31,6 +31,7 @@ from losses.segmentation import dice_and_cross_entropy, soft_dice_loss
 from models.pcrlv2_model_3d import Encoder3d
 from models.pretrained import load_encoder_with_match
 from models.segmentation import build_segmenter
+from tests.dicom_files import dicom_bytes
 from tests.masked_images import make_masked_images
 from tests.programs import run
 from tests.scans import write_scan
@@ -191,6 +192,33 @@ def test_a_folder_of_images_and_masks(flat, tmp_path, monkeypatch, capsys):
     used = {case.name for split in (splits.train, splits.valid) for case in split.cases}
     assert used == {f"x{i}" for i in range(10)} - {"x2", "x3"}
     assert not set(splits.train.patients) & set(splits.valid.patients)
+    # Lists that are typed come before it, with names as images or as cases.
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split, names in (("train", [f"images/x{i}.png" for i in range(10)]), ("valid", ["x4"]), ("test", ["x9.png"])):
+        (lists / f"folder_{split}.txt").write_text("\n".join(names))
+    splits = open_segmentation(
+        name="folder", root=copy, lists=ListFolders.at(lists), ratio=0.2, seed=0, dim=2, crop=(64, 64)
+    )
+    assert [[case.name for case in split.cases] for split in splits[:3]] == [["x2", "x3", "x6", "x7"], ["x4"], ["x9"]]
+    assert splits.test_source == "folder_test.txt"
+
+
+def test_images_of_a_folder_may_be_tiff_and_dicom(flat, tmp_path):
+    copy = shutil.copytree(flat, tmp_path / "copy")
+    expected = {case.name: read_case(case, ReadSpec(2, (0, 1, 2)))[0].image for case in find_folder(flat, 2).cases}
+    for name, ending in (("x1", "tif"), ("x2", "dcm"), ("x3", "jpg")):
+        (copy / "images" / f"{name}.png").unlink()
+        if ending == "dcm":
+            (copy / "images" / f"{name}.dcm").write_bytes(dicom_bytes(expected[name][0]))
+        else:
+            Image.fromarray(expected[name][0]).save(copy / "images" / f"{name}.{ending}", quality=100)
+    (copy / "patients.csv").write_text("file,patient\n" + "".join(f"x{i}.png,p{i // 5}\n" for i in range(10)))
+    cases = {case.name: case for case in find_folder(copy, 2).cases}
+    assert {case.patient for case in cases.values()} == {"p0", "p1"}
+    for name in ("x1", "x2", "x3", "x4"):
+        image = read_case(cases[name], ReadSpec(2, (0, 1, 2)))[0].image
+        assert np.abs(image.astype(int) - expected[name]).max() <= (3 if name == "x3" else 0), name
 
 
 def test_a_folder_of_volumes_of_every_format(tmp_path, monkeypatch, capsys):
