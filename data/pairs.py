@@ -81,9 +81,23 @@ def make_pairs(
             if made == settings.pairs or tries == TRIES:
                 return
             tries += 1
-            first = cut_global(volume, boxes[0], settings.shape, settings.tissue)
-            second = None if first is None else cut_global(volume, boxes[1], settings.shape, settings.tissue)
-            if first is not None and second is not None:
+            crops = _cut_pair(volume, boxes, settings)
+            if crops is not None:
                 local = [cut(volume, box, LOCAL_SHAPE) for box in draw_locals(boxes, volume.shape, rng)]
-                yield np.stack([first, second]), np.stack(local)
+                yield np.stack(crops), np.stack(local)
                 made, tries = made + 1, 0
+
+
+def _cut_pair(volume: np.ndarray, boxes: np.ndarray, settings: CropSettings) -> list[np.ndarray] | None:
+    """Cut both boxes of a pair, or return None where one has too much tissue.
+
+    The smaller box is cut first: it may have less tissue, so that most pairs are rejected without cutting the other.
+    """
+    order = np.argsort((boxes[:, 1::2] - boxes[:, ::2]).prod(axis=1), kind="stable")
+    crops: dict[int, np.ndarray] = {}
+    for which in order.tolist():
+        crop = cut_global(volume, boxes[which], settings.shape, settings.tissue)
+        if crop is None:
+            return None
+        crops[which] = crop
+    return [crops[0], crops[1]]

@@ -100,8 +100,12 @@ def find_scans(root: str | Path, *, exclude: Sequence[str] = (), verbose: bool =
     if verbose and len(used) < len(found):
         paths = {scan.path for scan in used}
         others = [scan.path.relative_to(root).as_posix() for scan in found if scan.path not in paths]
-        why = "only subset folders are used" if in_subsets else f"masks by --exclude {' '.join(exclude)}"
-        note(f"{root}: {why}; {len(others)} other volumes are left out ({first_names(others)})")
+        which = f"{len(others)} other volumes are left out ({first_names(others)})"
+        note(
+            f"{root}: only subset folders are used; {which}"
+            if in_subsets
+            else f"{root}: {which}, as masks by --exclude"
+        )
     scans = _with_own_names(sorted(used, key=lambda scan: scan.path))
     _check_names(scans)
     return FoundScans(scans, unreadable)

@@ -191,5 +191,5 @@ def require_hounsfield(path: Source, values: np.ndarray) -> None:
     if lowest > LIGHTEST:
         raise UserError(
             f"{path}: expected a CT in Hounsfield units, with air near -1000 and fat near -100, its least value is "
-            f"{lowest:g}; convert it (a common offset is -1024), or do not read it as CT"
+            f"{lowest:g}; convert it (a common offset is -1024), or do not read it as CT (--intensity)"
         )
