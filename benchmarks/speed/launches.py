@@ -49,14 +49,17 @@ def finetuning(d: int, batch: int, folder: Path) -> tuple[Trainer, Any]:
     layout, precision = memory_format(d, META), Precision.choose(META, amp=False)
     classes = CLASSES if d == 2 else 1
     model = build_classifier(dim=d, classes=classes).to(memory_format=layout)
+    augment = AugmentedInputs(sizes.whole[0]) if d == 2 else AugmentedCubes()
     task = FinetuneTask(
-        ForwardStep(model, precision, layout), make_inputs=AugmentedInputs(sizes.whole[0]) if d == 2 else AugmentedCubes(),
-        loss=known_cross_entropy, validate=lambda module: {}, lr=1e-4, seed=0,
+        ForwardStep(model, precision, layout), make_inputs=augment, loss=known_cross_entropy,
+        validate=lambda module: {}, lr=1e-4, seed=0,
     )  # fmt: skip
     task.module.to(META)
     trainer = build_trainer(task, torch.optim.Adam(model.parameters(), lr=1e-4, fused=True), precision, folder)
-    raw, labels = raw_batch(d, sizes, batch, META), torch.empty(batch, classes, device=META)
-    return trainer, LabelledImages(*raw, labels) if d == 2 else LabelledCubes(raw[0][:, :1], labels)
+    (images, sizes_or_local), labels = raw_batch(d, sizes, batch, META), torch.empty(batch, classes, device=META)
+    if d == 2:
+        return trainer, LabelledImages(images, sizes_or_local, labels)
+    return trainer, LabelledCubes(images[:, :1], labels)
 
 
 STEPS: dict[str, Callable[[int, int, Path], tuple[Trainer, Any]]] = {

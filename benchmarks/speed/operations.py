@@ -112,7 +112,8 @@ class OperationCounter(TorchDispatchMode):
         self.launched[where] += 1
         if kind in COPIES and len(devices) > 1:
             self.copies[where] += 1
-            if args[0].device == META:
+            source = args[1] if kind is aten.copy_ else args[0]
+            if source.device == META:
                 self.waits[where] += 1
         elif any(x.device != META and x.ndim for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)):
             raise MixedDevices(f"{where.line}: {function} has operands on the device and on the host")
