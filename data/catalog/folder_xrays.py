@@ -17,7 +17,6 @@ from data.catalog.name_matching import listed_name, match_list
 from data.catalog.names import NameList
 from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest
 from data.readers.dicom_tags import VIEW, is_dicom
-from data.readers.file_names import ending_of
 from data.readers.images import IMAGES
 from utils.errors import UserError
 from utils.notes import note
@@ -40,12 +39,11 @@ def index_folder(root: Path) -> FileIndex:
     """
     root = require_folder(root)
     found = _files_below(root)
-    with ThreadPoolExecutor(THREADS) as pool:
-        are_images = dict(zip(found, pool.map(lambda name: _is_image(root / name), found), strict=True))
-    names = [name for name, is_image in are_images.items() if is_image]
+    names = [name for name in found if name.lower().endswith(IMAGES)]
+    names += _unnamed_dicom(root, [name for name in found if not name.lower().endswith(IMAGES)])
     if not names:
         raise UserError(f"--data: expected images ({', '.join(IMAGES)} or DICOM) below {root}, found none")
-    others = [name for name, is_image in are_images.items() if not is_image and name not in (LABELS, PATIENTS, TEST)]
+    others = sorted({*found} - {*names, LABELS, PATIENTS, TEST})
     note_join(root, Side(len(names) + len(others), "files", "are images", "are not: left out", others))
     return FileIndex([root], [NameList.of(sorted(map(os.fsencode, names)))])
 
@@ -65,8 +63,12 @@ def _files_below(root: Path) -> list[str]:
     return found
 
 
-def _is_image(path: Path) -> bool:
-    return ending_of(path) in IMAGES or (path.name != DICOM_DIRECTORY and is_dicom(path))
+def _unnamed_dicom(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the files that are images in DICOM by their content."""
+    names = [name for name in names if name.rpartition("/")[2] != DICOM_DIRECTORY]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda name: is_dicom(root / name), names)
+        return [name for name, is_image in zip(names, found, strict=True) if is_image]
 
 
 def make_folder_list(request: ListRequest) -> None:

@@ -407,6 +407,12 @@ def test_lists_and_ratio_decide_what_is_used(brats, tmp_path):
         name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0.5, seed=0, dim=3, crop=(8, 8, 8)
     )
     assert [[case.name for case in split.cases] for split in splits[:3]] == [names[3:5], names[1:6:4], names[6:]]
+    (tmp_path / "skip.txt").write_text(f"{names[5]}\n{names[3]}\nsomeone\n")
+    skipping = open_segmentation(
+        name="brats", root=brats, lists=ListFolders.at(tmp_path), ratio=0.5, seed=0, dim=3, crop=(8, 8, 8),
+        skip=tmp_path / "skip.txt",
+    )  # fmt: skip
+    assert [[case.name for case in split.cases] for split in skipping[:3]] == [names[4:5], names[1:2], names[6:]]
     (tmp_path / "brats_test.txt").write_text("someone")
     with pytest.raises(UserError, match=r"brats_test.txt: 1 of its 1 names are not in .* \(someone\)"):
         open_segmentation(

@@ -6,6 +6,7 @@ from PIL import Image
 
 from data.catalog.labels import CHEXPERT_FINDINGS, read_chexpert_labels
 from data.catalog.list_folders import ListFolders
+from data.catalog.xray_dataset import Selection
 from data.datasets.classification import open_classification
 from utils.errors import UserError
 
@@ -88,6 +89,20 @@ def test_a_validation_list_is_joined_as_the_training_list(tmp_path, root, capsys
     # The patient of NAMES[2] is that of the test list, and the list's other patient trains nowhere.
     assert [names_of(split) for split in splits[:3]] == [NAMES[4:], NAMES[:1], [NAMES[3]]]
     assert "chest_valid.txt: 2 of 3 names in --data, 1 not (x.png)\n" in capsys.readouterr().err
+
+
+def test_names_to_skip_are_those_of_each_data_set(tmp_path, root, capsys):
+    write_list(tmp_path, [name + MASS for name in NAMES])
+    (tmp_path / "skip.txt").write_text(f"{NAMES[3]}\nx.png\n{NAMES[8]}\n")
+    splits = opened(tmp_path, root, selection=Selection(skip=tmp_path / "skip.txt"))
+    assert all_names(splits) == [name for name in NAMES if name not in (NAMES[3], NAMES[8])]
+    assert "skip.txt: 2 of 3 names in --data: left out, 1 not (x.png)\n" in capsys.readouterr().err
+    names = [f"train/patient{i:05}/study1/view1_frontal.jpg" for i in range(12)]
+    write_images(tmp_path / "chex", names)
+    write_chexpert(tmp_path / "chex", map(chexpert_row, names))
+    (tmp_path / "skip.txt").write_text(f"CheXpert-v1.0-small/{names[5]}\n")
+    splits = opened(tmp_path, tmp_path / "chex", "chexpert", selection=Selection(skip=tmp_path / "skip.txt"))
+    assert all_names(splits) == [*names[:5], *names[6:]]
 
 
 @pytest.mark.parametrize("twice", [("train", "train"), ("train", "test")])
