@@ -297,7 +297,7 @@ def small_options(program, words):
         return ["--quick", "--repeats", "1", "--only", "views3d"]
     if program == "benchmarks.evidence":
         # What is compared is tested elsewhere; here, that what is typed is read and that it ends with a report.
-        few = "--arms random --readouts knn --labels 60 --draws 1 --steps 1 --workers 1"
+        few = "--arms random --readouts knn --labels 100 --draws 1 --steps 1 --workers 1"
         flat = "3" not in [after for before, after in pairwise(words) if before == "--d"]
         return [*few.split(), "--common", "--no-amp --workers 0 --b 4" + (" --global_size 32" if flat else "")]
     if program == "tests.torture":
@@ -332,7 +332,7 @@ def small_training(words):
 
 def run_python(monkeypatch, folder, words):
     for d, phantoms in PHANTOMS.items():
-        monkeypatch.setitem(PHANTOMS, d, phantoms._replace(size=30 if d == 2 else 16))
+        monkeypatch.setitem(PHANTOMS, d, phantoms._replace(size=30 if d == 2 else 8))
     # Its states are not hundreds of MB each.
     monkeypatch.setattr("main.PCRLv23d", NarrowPCRLv23d)
     replay(monkeypatch, folder, words, lambda program: small_options(program, words))
