@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.draws import prepare_lists
+from benchmarks.evidence.jobs import trial_draws
 from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
 from benchmarks.evidence.report import table, write_report
 from benchmarks.evidence.run import exclusively, run_all
@@ -30,6 +31,8 @@ from utils.provenance import describe_program
 from utils.world import read_world
 
 SETTINGS = "settings.json"
+# What all runs of a comparison share.
+FIXED = ("data", "pretraining_data", "n", "d", "lists", "rates", "pretraining", "finetuning", "paper")
 # Random first weights: what is measured begins without the labels of ImageNet.
 PRETRAINING = {2: "--encoder_weights none", 3: ""}
 
@@ -120,18 +123,28 @@ def _for_this_process(common: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def claim(settings: Settings) -> None:
-    """Keep the settings, so that results of others are never mixed with these.
+    """Keep the settings in the folder, so that results of others are never mixed with these.
+
+    Arms, lengths of pre-training, shares, draws and readouts may be added to a comparison.
 
     Raises:
         UsageError: the folder holds a comparison of other settings.
     """
-    values: dict[str, Any] = {name: value for name, value in vars(settings).items() if name != "out"}
-    text = json.dumps({**values, "common": _without_device(settings.common)}, default=str, indent=1)
     file = settings.out / SETTINGS
-    if file.exists() and file.read_text("utf-8") != text:
-        raise UsageError(f"--out: {settings.out} holds a comparison of other settings ({file}); give another folder")
+    arms = {arm.name: [arm.options and list(arm.options), arm.weight] for arm in settings.arms}
+    fixed = {name: str(getattr(settings, name)) for name in FIXED}
+    fixed |= {"common": str(_without_device(settings.common)), "trial draws": str(trial_draws(settings))}
+    kept: dict[str, dict[str, Any]] = {"fixed": fixed, "arms": arms}
+    before = json.loads(file.read_text("utf-8")) if file.exists() else kept
+    changed = [name for name, value in fixed.items() if value != before["fixed"].get(name)]
+    changed += [f"arm {name}" for name, arm in arms.items() if before["arms"].get(name, arm) != arm]
+    if changed:
+        raise UsageError(
+            f"--out: {settings.out} holds a comparison of other settings ({', '.join(changed)}; see {file}); give "
+            "another folder"
+        )
     with whole_file(file, "w") as new:
-        new.write(text)
+        json.dump({"fixed": fixed, "arms": before["arms"] | arms}, new, indent=1)
 
 
 def _without_device(common: tuple[str, ...]) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ class Readout(NamedTuple):
         """The runs that choose the learning rate of this one."""
         if self.method != FINETUNED or self.trial_rate is not None or len(settings.rates) == 1:
             return []
-        draws = range(min(TRIAL_DRAWS, settings.draws))
+        draws = range(trial_draws(settings))
         return [self._replace(draw=draw, trial_rate=rate) for rate in settings.rates for draw in draws]
 
     def weight(self, settings: Settings) -> str:
@@ -205,6 +205,11 @@ class PaperReadout(Readout):
     def encoder(self) -> Pretraining | Supervised | None:
         encoder = super().encoder()
         return encoder._replace(ratio=1 - self.percent / 100) if isinstance(encoder, Pretraining) else encoder
+
+
+def trial_draws(settings: Settings) -> int:
+    """On how many draws of labels a learning rate is chosen."""
+    return min(TRIAL_DRAWS, settings.draws)
 
 
 def best_valid_loss(folder: Path) -> float:

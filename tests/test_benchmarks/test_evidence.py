@@ -135,8 +135,12 @@ def test_a_comparison_goes_on_where_it_was_cut_short(compared, xrays, tmp_path, 
     compare(xrays, out, FROZEN)
     after = json.loads((lost / "results.json").read_text())
     assert done == [lost] and (after["linear"], after["knn"]) == (before["linear"], before["knn"])
-    with pytest.raises(UsageError, match="holds a comparison of other settings"):
-        compare(xrays, out, [*FROZEN, "--draws", "3"])
+    for other, word in ((["--rates", "0.1"], "rates"), (["--arms", "ours=--lr 0.01"], "arm ours")):
+        with pytest.raises(UsageError, match=f"holds a comparison of other settings .{word}; see"):
+            compare(xrays, out, [*FROZEN, *other])
+    done.clear()
+    compare(xrays, out, [*FROZEN, "--arms", "random", "--labels", "30", "--draws", "3"])
+    assert done == [out / "readouts" / "random" / "frozen-30-2"]
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(xrays, tmp_path, monkeypatch, capsys):
