@@ -113,7 +113,8 @@ class StepGuard:
 
     def largest_norm(self, loss: Tensor) -> Tensor:
         """The gradient norm above which a step with this loss is bad; 0-dim."""
-        running = self.norms.nanmedian().clamp(min=SMALLEST_MEDIAN) * LARGEST_JUMP
+        # Over a dimension, since the median of all numbers makes the host wait for a GPU.
+        running = self.norms.nanmedian(dim=0).values.clamp(min=SMALLEST_MEDIAN) * LARGEST_JUMP
         # The latest norm is the last one, so that this one is known from MIN_STEPS good steps on.
         too_few = self.norms[-MIN_STEPS].isnan()
         return torch.where(too_few, loss.clamp(min=1) * LARGEST_AT_FIRST, running)

@@ -32,6 +32,8 @@ COPIES = {aten._to_copy, aten.copy_}
 FROM_NUMBERS = {torch.tensor, torch.as_tensor, Tensor.new_tensor}
 # The size of their result is known on the host only when the device has computed it.
 WAIT = {aten._local_scalar_dense, aten.nonzero}
+# On CUDA they read a number that they have computed (ATen/native/cuda/Sorting.cpp).
+WAIT_WITHIN = {aten.nanmedian.default}
 
 
 class Where(NamedTuple):
@@ -110,6 +112,7 @@ class OperationCounter(TorchDispatchMode):
         if META not in devices or _launches_nothing(function):
             return result
         self.launched[where] += 1
+        self.waits.update([where] * (function in WAIT_WITHIN))
         if kind in COPIES and len(devices) > 1:
             self.copies[where] += 1
             source = args[1] if kind is aten.copy_ else args[0]

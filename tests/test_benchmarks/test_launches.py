@@ -61,6 +61,8 @@ X = torch.empty(3, 4, device=META)
     (lambda: X.tolist(), 1, 1, 1),
     (lambda: X.sum().item(), 2, 0, 1),
     (lambda: X.nonzero(), 1, 0, 1),
+    (lambda: X.nanmedian(), 1, 0, 1),
+    (lambda: X.nanmedian(dim=0), 1, 0, 0),
 ])  # fmt: skip
 def test_operations_copies_and_waits_are_counted(action, launched, copies, waits):
     counter = count(action)
