@@ -24,6 +24,7 @@ LOCAL_MARGIN = 3  # voxels by which local crops may start outside the union of t
 
 TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)  # −150 HU, scaled to 0..1
 MAX_TISSUE = 0.15  # share of a box's voxels
+FLAT = 1e-4  # a crop of one value differs by rounding only, one of two values by a step of int16, 1/2000, at least
 SHAPE = (64, 64, 32)  # voxels of a published crop
 # Pairs of boxes drawn at a time; about a twentieth of them overlap enough.
 DRAWN_AT_ONCE = 256
@@ -144,7 +145,7 @@ def cut_global(
     rows, cols, depth = shape
     crop = cut(volume, (x0, x1, y0, y1, z0, z1 + EXTRA_SLICES), (rows, cols, depth + EXTRA_SLICES))
     if tissue is None:
-        return crop[:, :, :depth] if crop.min() < crop.max() else None
+        return crop[:, :, :depth] if crop.max() - crop.min() > FLAT else None
     limit = tissue * (x1 - x0) * (y1 - y0) * (z1 - z0) * (rows * cols * depth / math.prod(SHAPE))
     if tissue_score(crop, depth) > limit:
         return None
