@@ -71,6 +71,7 @@ PICTURES = {
     for name, image, kind in [
         ("grey", GREY, "PNG"), ("palette", GREY.convert("P"), "PNG"), ("rgba", GREY.convert("RGBA"), "PNG"),
         ("16 bit", Image.fromarray(np.arange(99, dtype=np.uint16).reshape(9, 11)), "PNG"), ("jpeg", GREY, "JPEG"),
+        ("tiff", GREY, "TIFF"), ("deep tiff", Image.fromarray(np.arange(99, dtype=np.uint16).reshape(9, 11)), "TIFF"),
     ]
 }  # fmt: skip
 

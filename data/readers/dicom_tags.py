@@ -149,8 +149,7 @@ def _transfer_syntax(path: Path) -> str | None:
 
 def _require_all_pixels(file: DicomFile) -> None:
     """Require an element Pixel Data as long as the header says; SimpleITK would set what is not there to 0."""
-    sides = [int(file.number(tag, 0)) for tag in (ROWS, COLUMNS, SAMPLES, BITS_ALLOCATED)]
-    rows, columns, samples, bits = sides
+    rows, columns, samples, bits = (int(file.number(tag, 0)) for tag in (ROWS, COLUMNS, SAMPLES, BITS_ALLOCATED))
     samples = 2 if file.text(PHOTOMETRIC) == "YBR_FULL_422" else samples
     expected = (rows * columns * samples * bits * int(file.number(FRAMES, 1)) + 7) // 8
     content = file.path.read_bytes()

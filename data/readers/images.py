@@ -101,8 +101,8 @@ def opened_image(path: str | Path, formats: tuple[str, ...], what: str, expected
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # An error, since Pillow would otherwise ignore what it cannot read, perhaps the orientation.
-            warnings.filterwarnings("error", message="Corrupt EXIF")
+            # Errors, since Pillow would otherwise ignore what it cannot read, perhaps the orientation.
+            warnings.filterwarnings("error", message="Corrupt EXIF|Truncated File Read|Tag data larger than file")
             with _opened_file(path) as file, Image.open(file, formats=formats) as image:
                 width, height = image.size
                 if width * height > LARGEST_PIXELS:
