@@ -24,7 +24,7 @@ LOCAL_MARGIN = 3  # voxels by which local crops may start outside the union of t
 
 TISSUE = (-150 - LOWEST) / (HIGHEST - LOWEST)  # −150 HU, scaled to 0..1
 MAX_TISSUE = 0.15  # share of a box's voxels
-FLAT = 1e-4  # a crop of one value differs by rounding only, one of two values by a step of int16, 1/2000, at least
+FLAT = 1e-4  # below: rounding of a crop of one value, such as the background of an MRI
 SHAPE = (64, 64, 32)  # voxels of a published crop
 # Pairs of boxes drawn at a time; about a twentieth of them overlap enough.
 DRAWN_AT_ONCE = 256

@@ -28,7 +28,7 @@ def stage(name: str) -> Callable[[BenchmarkSettings], list[Result]]:
 
 STAGES = {
     name: stage(name)
-    for name in ("preprocess", "images", "views2d", "views3d", "loader", "step", "startup", "launches", "gpu")
+    for name in ("preprocess", "images", "views2d", "views3d", "fresh", "loader", "step", "startup", "launches", "gpu")
 }
 REPEATS = 7
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from data.readers.dicom_tags import COLUMNS, FRAMES, PATIENT_ID, ROWS, DicomFile, open_dicom, read_pixels
+from data.readers.dicom_tags import COLUMNS, FRAMES, PATIENT_ID, ROWS, SAMPLES, DicomFile, open_dicom, read_pixels
 from data.readers.geometry import Geometry, require_geometry
 from data.readers.straighten import Stack, is_straight, straighten, straightened_size
 from utils.errors import UserError
@@ -87,6 +87,8 @@ def read_slice(path: Path) -> Slice:
         raise NotASlice("files that cannot be read as DICOM images", str(error)) from None
     if any(kind in file.text(IMAGE_TYPE).upper().split("\\") for kind in OVERVIEWS):
         raise NotASlice("localizers")
+    if file.number(SAMPLES, 1) > 1:
+        raise NotASlice("images in colour")
     if file.number(FRAMES, 1) > 1:
         if file.text(MODALITY) not in VOLUMES:
             raise NotASlice("images of several frames that are no CT, MR or PET")

@@ -30,7 +30,7 @@ def without(monkeypatch, package):
     monkeypatch.setattr(builtins, "__import__", importing)
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "images", "views2d", "views3d", "loader"])
+@pytest.mark.parametrize("stage", ["preprocess", "images", "views2d", "views3d", "fresh", "loader"])
 def test_stages_give_finite_figures_beside_their_yardsticks(stage, tmp_path):
     figures = program.STAGES[stage](settings(tmp_path))
     assert figures and all(isinstance(f, Measurement) and f.stage == stage for f in figures)

@@ -108,6 +108,8 @@ def test_what_is_no_slice_is_left_out_by_name(tmp_path, capsys):
     write_slice(tmp_path / "ct" / "coronal.dcm", HU[0], (0, 0, 0), instance=71, orientation=PLANES["coronal"])
     write_slice(tmp_path / "lone" / "one.dcm", HU[0], (0, 0, 0), uid="1.2.5", instance=1)
     (tmp_path / "xray").write_bytes(dicom_bytes(ramp(), extra=[(0x0020000E, "UI", "1.2.6")]))
+    colour = np.stack([ramp(dtype=np.uint8)] * 3, axis=-1)
+    (tmp_path / "fused").write_bytes(dicom_bytes(colour, photometric="RGB", extra=[(0x0020000E, "UI", "1.2.7")]))
     (tmp_path / "report.dcm").write_bytes(b"no image")
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "notes.doc").write_text("no DICOM")
@@ -118,10 +120,11 @@ def test_what_is_no_slice_is_left_out_by_name(tmp_path, capsys):
     assert not found.refused
     error = capsys.readouterr().err
     for line in (
-        "1 of 15 DICOM files, localizers (ct/scout)", "1 of 15 DICOM files, copies of a slice (ct/copy/again.dcm)",
-        "2 of 15 DICOM files, single slices (ct/coronal.dcm, lone/one.dcm)",
-        "1 of 15 DICOM files, images without a position in the patient (xray)",
-        "1 of 15 DICOM files, files that cannot be read as DICOM images (report.dcm); the first: ",
+        "1 of 16 DICOM files, localizers (ct/scout)", "1 of 16 DICOM files, copies of a slice (ct/copy/again.dcm)",
+        "2 of 16 DICOM files, single slices (ct/coronal.dcm, lone/one.dcm)",
+        "1 of 16 DICOM files, images in colour (fused)",
+        "1 of 16 DICOM files, images without a position in the patient (xray)",
+        "1 of 16 DICOM files, files that cannot be read as DICOM images (report.dcm); the first: ",
     ):  # fmt: skip
         assert f"{tmp_path}: left out: {line}" in error
 
