@@ -443,7 +443,7 @@ PROBE = "--phase probe --n chest --d 2 --weight none"
     (f"{PROBE} --probe_every 2", "--probe_every is for --phase pretask"),
     (f"{PROBE} --uncertain zeros", "--uncertain is for --n chexpert"),
     (f"{PROBE} --probe_neighbours 0", "--probe_neighbours: expected a number from 1"),
-    ("--phase probe --n brats --weight none", "--n brats is for --phase finetune"),
+    ("--phase probe --n brats --weight none", "--n brats is for --phase pretask or finetune"),
     ("--phase finetune --n luna --weight none --probe_neighbours 3", "is for --phase pretask or probe"),
     ("--n luna --probe_every 1", "--probe_every is for --n chest or chexpert or folder, got --n luna"),
     ("--n chest --d 2 --probe_images 9", "--probe_images goes with --probe_every"),
