@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 import luna_preprocess
-from data.readers.volumes import VolumeSpec, load_resampled
+from data.readers.volumes import INTENSITIES, VolumeSpec, load_resampled
 from tests.dicom_slices import UID, write_series
 from tests.scans import lung, write_scan
 from utils.errors import UserError
@@ -44,7 +44,7 @@ def write_image(path, volume, direction=None):
     sitk.WriteImage(sitk.DICOMOrient(image, direction) if direction else image, str(path))
 
 
-@pytest.mark.parametrize("intensity", luna_preprocess.INTENSITIES)
+@pytest.mark.parametrize("intensity", INTENSITIES)
 def test_a_dicom_series_and_the_same_volume_in_any_file_and_orientation_give_the_same_crops(tmp_path, intensity):
     write_series(tmp_path / "dicom" / "P1" / "CT", LUNG, spacing=SPACING, origin=ORIGIN)
     assert preprocess(tmp_path / "dicom", tmp_path / "a", "--intensity", intensity) == 0

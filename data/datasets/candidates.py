@@ -16,7 +16,7 @@ from data.catalog.joins import Side, first_names, note_join, unique
 from data.catalog.list_folders import ListFolders, open_list
 from data.catalog.lists import list_path, seeded_order, write_list_once
 from data.catalog.names import NameList
-from data.catalog.scans import SCANS, ScanFile, find_scans, split_of
+from data.catalog.scans import SCANS, ScanFile, find_scans, is_subset, split_of
 from data.catalog.splits import Listed, split_by_patient
 from data.readers.cubes import load_cube
 from data.readers.tables import read_table
@@ -129,7 +129,8 @@ def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.nda
     Raises:
         UserError: the scan is damaged, or the point is outside of it.
     """
-    return np.ascontiguousarray(scale(load_cube(path, point, shape, outside=LOWEST)))
+    cube = load_cube(path, point, shape, outside=LOWEST, as_stored=is_subset(path.parent.name))
+    return np.ascontiguousarray(scale(cube))
 
 
 class CandidateCubes:

@@ -12,7 +12,9 @@ from data.readers.volumes import LIGHTEST, read_volume, reorientation_of, requir
 from utils.errors import UserError
 
 
-def load_cube(path: Path, point: Sequence[float], shape: Sequence[int], *, outside: int) -> np.ndarray:
+def load_cube(
+    path: Path, point: Sequence[float], shape: Sequence[int], *, outside: int, as_stored: bool = True
+) -> np.ndarray:  # fmt: skip
     """Cut a cube of 1 mm voxels around a point, along the axes of :func:`data.readers.volumes.load_resampled`.
 
     Args:
@@ -20,6 +22,7 @@ def load_cube(path: Path, point: Sequence[float], shape: Sequence[int], *, outsi
         point: world coordinates x y z, mm.
         shape: voxels.
         outside: HU outside of the scan.
+        as_stored: see :class:`data.readers.volumes.VolumeSpec`.
 
     Returns:
         int16 of ``shape``, HU.
@@ -29,7 +32,7 @@ def load_cube(path: Path, point: Sequence[float], shape: Sequence[int], *, outsi
     """
     volume = open_volume(path)
     grid, half = volume.geometry, (np.array(shape) - 1) / 2 * SPACING
-    target = reorientation_of(path, grid).geometry(grid)
+    target = reorientation_of(path, grid, as_stored=as_stored).geometry(grid)
     centre, size = grid.to_voxel(point), np.array(grid.size)
     if ((centre < -0.5) | (centre > size - 0.5)).any():
         raise UserError(

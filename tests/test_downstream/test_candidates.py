@@ -21,7 +21,7 @@ from data.datasets.candidates import (
 )
 from data.inputs import AugmentedCubes, eval_cubes
 from data.loader import Loader
-from data.readers.volumes import load_resampled
+from data.readers.volumes import VolumeSpec, load_resampled, read_header
 from data.transforms.hounsfield import scale
 from losses.classification import balanced_cross_entropy
 from tests.programs import run
@@ -84,14 +84,18 @@ def test_lists_of_validation_and_test_scans_are_used(luna, tmp_path):
 
 
 @pytest.mark.parametrize("fields", [{}, BACKWARDS])
-def test_cubes_are_those_of_the_whole_scan_at_1_mm(tmp_path, fields):
+@pytest.mark.parametrize("folder", ["subset0", "own"])
+def test_cubes_are_those_of_the_whole_scan_at_1_mm(tmp_path, fields, folder):
+    """Along the axes that pre-training sees: as stored in LUNA16's folders, else to the left, back and up."""
     rng = np.random.default_rng(3)
     volume = rng.integers(-1500, 1500, (20, 40, 50)).astype(np.int16)
-    path = write_scan(tmp_path / "s.mhd", volume, spacing=(0.7, 0.9, 1.7), origin=(-80.0, 12.0, 5.0), **fields)
-    whole = scale(load_resampled(path))
-    sign = np.array([-1, -1, 1] if fields else [1, 1, 1])
-    low = np.array([6, 3, 8])
-    point = np.array([-80.0, 12.0, 5.0]) + sign * (low + (np.array(CUBE) - 1) / 2)
+    (tmp_path / folder).mkdir()
+    path = tmp_path / folder / "s.mhd"
+    write_scan(path, volume, spacing=(0.7, 0.9, 1.7), origin=(-80.0, 12.0, 5.0), **fields)
+    spec = VolumeSpec(as_stored=folder == "subset0")
+    whole, grid, low = scale(load_resampled(path, spec=spec)), read_header(path, spec), np.array([6, 3, 8])
+    assert (grid.axes[0, 0] < 0) == (folder == "subset0" and bool(fields))
+    point = np.array(grid.origin) + grid.axes @ (low + (np.array(CUBE) - 1) / 2)
     cube = cut_cube(path, point, CUBE)
     expected = whole[tuple(slice(s, s + c) for s, c in zip(low, CUBE, strict=True))]
     assert cube.shape == CUBE and cube.dtype == np.float32
