@@ -32,6 +32,7 @@ from engine.precision import Precision
 from engine.pretrain import PretrainStep, PretrainTask
 from engine.recorder import Recorder
 from engine.run_state import RunState
+from engine.step_graph import GraphedSteps, check_graph
 from engine.stopping import EXIT_STATUS, Stopped
 from engine.trainer import Trainer
 from engine.weights import WeightsWriter
@@ -111,6 +112,9 @@ def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
     check_batch(options.b, replicas=max(len(devices), world.size))
+    precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
+    if options.graph:
+        check_graph(devices, precision.dtype, world.size)
     init_process_group(world, devices[0])
     output = Path(options.output)
     lock_output(output, world)
@@ -134,7 +138,6 @@ def pretrain(options: Options, world: World) -> None:
 
     dimension = make_dimension(options, devices[0], resumed=state is not None)
     model = build_model(options, dimension, world, resumed=state is not None)
-    precision = Precision.choose(devices[0], amp=options.amp, verbose=world.is_main)
     module = parallelize(
         PretrainStep(model, precision, dimension.memory_format, LossWeights(*options.loss_weights)), devices, world
     )
@@ -164,6 +167,7 @@ def pretrain(options: Options, world: World) -> None:
         task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
         run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[pictures, curves, weights] if world.is_main else [],
+        graphed_steps=GraphedSteps(task, optimizer, devices[0]) if options.graph else None,
     ).fit(state)  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from losses.pcrlv2 import draw_stages, pcrlv2_loss, spread
 from utils.distributed import replica_devices, unwrapped
 from utils.records import AS_PUBLISHED, LossTerms, LossWeights, Output, StepOutput, Views
 from utils.schedules import learning_rate, restoration_weight, warmup_factor
-from utils.seeding import torch_generator
+from utils.seeding import seed_of, torch_generator
 
 
 class MakeViews(Protocol):
@@ -50,7 +50,7 @@ class PretrainStep(nn.Module):
             [at_least_float32(image) for image in output.intermediate],
         )
 
-    def forward(self, views: Views, stages: list[int], beta: float) -> StepResult:
+    def forward(self, views: Views, stages: list[int] | Tensor, beta: float | Tensor) -> StepResult:
         """Loss terms of the views; all local views are one batch of V·B samples, view 0 first.
 
         Passes that only terms of weight 0 need are not run. The others are unaffected: each pass has its own BatchNorm
@@ -101,9 +101,17 @@ class PretrainTask:
 
     def views(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> Views:
         """The views of a step: a pure function of the batch and of (seed, epoch, step, rank)."""
-        generator = torch_generator(self.seed, "views", epoch, step, self.rank, device=raw[0].device)
+        generator = torch.Generator(raw[0].device).manual_seed(self.views_seed(epoch, step))
         with torch.no_grad():
             return self.make_views(raw, generator)
+
+    def views_seed(self, epoch: int, step: int) -> int:
+        """What the generator of a step's views begins with."""
+        return seed_of(self.seed, "views", epoch, step, self.rank)
+
+    def stages(self, n_local: int, epoch: int, step: int) -> list[int]:
+        """The stages that a step draws, the same on every rank."""
+        return draw_stages(self.n_stages, n_local, torch_generator(self.seed, "stages", epoch, step))
 
     def forward_only(self, raw: tuple[Tensor, ...]) -> None:
         """The forward passes of a step over one replica's share of a batch, for the check of half precision."""
@@ -112,14 +120,13 @@ class PretrainTask:
         unwrapped(self.module)(views, [0] * (1 + 2 * views.local.shape[1]), restoration_weight(0))
 
     def step(self, raw: tuple[Tensor, ...], epoch: int, step: int) -> StepOutput:
-        """The loss of one batch, on the device; the stage draws are the same on every rank.
-
-        In 3D the number of local views is that of the crop files.
-        """
+        """The loss of one batch, on the device. In 3D the number of local views is that of the crop files."""
         views = self.views(raw, epoch, step)
-        n_local = views.local.shape[1]
-        stages = draw_stages(self.n_stages, n_local, torch_generator(self.seed, "stages", epoch, step))
-        result = self.module(views, stages, restoration_weight(epoch))
+        return self.output(views, self.stages(views.local.shape[1], epoch, step), restoration_weight(epoch))
+
+    def output(self, views: Views, stages: list[int] | Tensor, beta: float | Tensor) -> StepOutput:
+        """The loss of a step's views."""
+        result = self.module(views, stages, beta)
         terms = LossTerms(*(term.mean() for term in result.terms))
         numbers = {name: term.detach() for name, term in terms._asdict().items()}
         return StepOutput(terms.total, numbers | {"projection_spread": result.spread.mean()})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.guard import LARGEST_LOSS, LONGEST_STREAK, StepGuard
-from engine.meters import Meter, step_numbers
+from engine.meters import Meter, StepNumbers, step_numbers
 from engine.precision import Precision
 from engine.precision_check import check_half_precision, describe_float32_layers
 from engine.prefetch import prefetch
@@ -59,6 +59,9 @@ class Batches(Protocol):
 
 # The spread of the projections is about 1, and 0 when all inputs have the same projection.
 COLLAPSED = 0.1
+
+GraphedSteps = Callable[[Any, int, int, Callable[[Callable[[], StepOutput], int], StepNumbers]], StepNumbers]
+"""Called in place of ``run_step`` with batch, epoch, step and ``run_step``: ``engine.step_graph.GraphedSteps``."""
 
 AfterEpoch = Callable[[int, Any], None]
 """Called after each epoch with the epoch and its last batch of raw samples, on the device."""
@@ -111,12 +114,13 @@ class Trainer:
         seed: with epoch, step and rank, determines every random draw.
         log_every: steps between two readings of the losses.
         after_epoch: called at the end of each epoch, before the state is saved.
+        graphed_steps: trains steps by a graph.
     """
 
     def __init__(
         self, task: Task, *, optimizer: torch.optim.Optimizer, loader: Batches, device: torch.device,
         precision: Precision, recorder: Recorder, run_state: RunState, world: World, epochs: int, seed: int,
-        log_every: int = 20, after_epoch: Sequence[AfterEpoch] = (),
+        log_every: int = 20, after_epoch: Sequence[AfterEpoch] = (), graphed_steps: GraphedSteps | None = None,
     ) -> None:  # fmt: skip
         self.task, self.loader, self.precision = task, loader, precision
         self.optimizer = init_optimizer_state(optimizer)
@@ -125,6 +129,7 @@ class Trainer:
         self.device, self.precision_checked = device, precision.dtype == torch.float32
         self.guard = StepGuard(unwrapped(task.module), optimizer, device)
         self.epoch_meter, self.window_meter = (Meter(device, maxima=["gradient_norm"]) for _ in range(2))
+        self.graphed_steps = graphed_steps
         self.signals = StopSignals()
         self.bad_samples: dict[str, str] = {}
 
@@ -208,7 +213,10 @@ class Trainer:
         """Give the optimizer the learning rate of a step, after which ``done`` of the epoch is over; returns it."""
         rate = self.task.learning_rate(epoch, done)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if self.graphed_steps and isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         return rate
 
     def check_half_precision(self, batch: Any) -> None:
@@ -229,9 +237,18 @@ class Trainer:
         host.
         """
         torch.manual_seed(seed_of(self.seed, "step", epoch, step, self.world.rank))
+        if self.graphed_steps:
+            numbers = self.graphed_steps(batch, epoch, step, self.run_step)
+        else:
+            numbers = self.run_step(lambda: self.task.step(batch, epoch, step), epoch)
+        self.epoch_meter.add(numbers)
+        self.window_meter.add(numbers)
+
+    def run_step(self, make_output: Callable[[], StepOutput], epoch: int) -> StepNumbers:
+        """The part of a step that is on the device: loss, gradients, check and update; returns its numbers."""
         # Set to 0 and not to None: see init_optimizer_state.
         self.optimizer.zero_grad(set_to_none=False)
-        output = self.task.step(batch, epoch, step)
+        output = make_output()
         scaler = self.precision.scaler
         scaler.scale(output.total).backward()
         scale = scaler.scale(torch.ones((), device=self.device)) if scaler.is_enabled() else None
@@ -240,9 +257,7 @@ class Trainer:
             self.step_scaled(bad)
         else:
             self.optimizer.step()
-        numbers = step_numbers({**output.numbers, "gradient_norm": gradient_norm}, bad)
-        self.epoch_meter.add(numbers)
-        self.window_meter.add(numbers)
+        return step_numbers({**output.numbers, "gradient_norm": gradient_norm}, bad)
 
     def step_scaled(self, bad: Tensor) -> None:
         """The update under fp16, where the scaler finds gradients that are not finite. Synchronises with the host."""

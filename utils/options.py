@@ -217,6 +217,10 @@ class Options:
     compile: bool = switch(
         MACHINE, "compile the network (one device a process)", default=False, may_change=True
     )  # fmt: skip
+    graph: bool = switch(
+        MACHINE, "one GPU: a step of pre-training is one launch, a CUDA graph", default=False, phases=(PRETASK,),
+        may_change=True,
+    )  # fmt: skip
 
     init: str | None = option(
         RUN, "weights to start from: .pt of this program or of the authors", default=None, phases=(PRETASK,),

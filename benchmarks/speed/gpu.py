@@ -101,10 +101,14 @@ class Loop:
         self.trainer_without_views = self._trainer(d, settings, lambda batch, generator: fixed_views)
         self.numbers, self.waited = count(), 0.0
 
-    def _trainer(self, d: int, settings: BenchmarkSettings, views: Any) -> Trainer:
-        trainer = make_trainer(d, self.device, settings.folder, views, amp=True)
+    def _trainer(self, d: int, settings: BenchmarkSettings, views: Any, **kind: bool) -> Trainer:
+        trainer = make_trainer(d, self.device, settings.folder, views, amp=True, **kind)
         trainer.check_half_precision(self.raw)
         return trainer
+
+    def trainer_of_kind(self, d: int, settings: BenchmarkSettings, kind: str) -> Trainer:
+        """A trainer with ``--graph`` or ``--compile``."""
+        return self._trainer(d, settings, self.views, **{kind: True})
 
     def make_views(self) -> Views:
         """Make the views of the batch on the device."""
@@ -150,7 +154,25 @@ def measure_loop(d: int, device: torch.device, settings: BenchmarkSettings) -> l
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 1e9
         results.append(Measurement("gpu", f"{d}D peak GPU memory, {loop.batch} samples per step", "GB", peak))
+        results += [measure_kind(loop, d, settings, kind) for kind in ("graph", "compile")]
     return [*results, *measure_files(loop, d, settings)]
+
+
+def measure_kind(loop: Loop, d: int, settings: BenchmarkSettings, kind: str) -> Result:
+    """Measure steps with ``--graph`` or ``--compile`` beside those without, on a synthetic batch."""
+    what = f"{d}D sample, synthetic batch, --{kind}"
+    try:
+        trainer = loop.trainer_of_kind(d, settings, kind)
+        # The graph is recorded and the network compiled before the clock starts.
+        loop.synthetic(trainer)
+    except RuntimeError as error:
+        return Skipped("gpu", what, str(error).partition("\n")[0])
+    ours, plain = medians(
+        *(partial(seconds_on, loop.device, partial(loop.synthetic, x)) for x in (trainer, loop.trainer)),
+        repeats=settings.repeats,
+    )
+    per_sample = 1000 / loop.steps / loop.batch
+    return Measurement("gpu", what, "ms", ours * per_sample, "without it", plain * per_sample)
 
 
 def measure_files(loop: Loop, d: int, settings: BenchmarkSettings) -> list[Result]:

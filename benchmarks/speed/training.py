@@ -14,6 +14,7 @@ from engine.precision import Precision
 from engine.pretrain import MakeViews, PretrainStep, PretrainTask
 from engine.recorder import Recorder
 from engine.run_state import RunState
+from engine.step_graph import GraphedSteps
 from engine.trainer import Task, Trainer
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
@@ -86,7 +87,10 @@ class NoBatches:
         yield from ()
 
 
-def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews | Any, *, amp: bool) -> Trainer:
+def make_trainer(
+    d: int, device: torch.device, folder: Path, views: MakeViews | Any, *, amp: bool, graph: bool = False,
+    compile: bool = False,
+) -> Trainer:  # fmt: skip
     """Build the trainer as main.py does; its steps are called one by one.
 
     Args:
@@ -95,14 +99,22 @@ def make_trainer(d: int, device: torch.device, folder: Path, views: MakeViews | 
         folder: required by the trainer, but nothing is written there.
         views: makes the views of the batches passed to the steps.
         amp: mixed precision.
+        graph: steps are a CUDA graph.
+        compile: the network is compiled.
     """
     layout = memory_format(d, device)
-    model = build_network(d).to(memory_format=layout)
+    model = build_network(d)
+    if compile:
+        model.compile()
+    model.to(memory_format=layout)
     precision = Precision.choose(device, amp=amp)
     module: nn.Module = PretrainStep(model, precision, layout).to(device)
     task = PretrainTask(module, views, n_stages=len(model.stages), epochs=1, peak_lr=1e-3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
-    return build_trainer(task, optimizer, precision, folder)
+    trainer = build_trainer(task, optimizer, precision, folder)
+    if graph:
+        trainer.graphed_steps = GraphedSteps(task, optimizer, device)
+    return trainer
 
 
 def build_trainer(task: Task, optimizer: torch.optim.Optimizer, precision: Precision, folder: Path) -> Trainer:

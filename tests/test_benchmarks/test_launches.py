@@ -10,6 +10,7 @@ from benchmarks.speed import launches
 from benchmarks.speed.operations import META, MixedDevices, OperationCounter, on_meta
 from benchmarks.speed.report import table
 from benchmarks.speed.timing import ROOT
+from engine.step_graph import GraphedSteps
 
 
 def count(action):
@@ -42,6 +43,28 @@ def test_views_of_any_number_of_samples_are_as_many_operations(d, tmp_path):
             trainer, raw = launches.pretraining(d, batch, tmp_path)
             counts.append(launches.by_part(count(lambda: trainer.task.views(raw, 0, 0))))  # noqa: B023
     assert counts[1] == counts[2] and set(counts[1]) == {"views"}
+
+
+class Rehearsal:
+    """Runs steps as they would be recorded."""
+
+    def rehearse(self, work):
+        with OperationCounter(launches.PARTS, rest="rest") as self.counter:
+            return work()
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_step_to_be_recorded_as_a_graph_copies_nothing_and_waits_for_nothing(d, tmp_path):
+    with on_meta():
+        trainer, raw = launches.pretraining(d, 2, tmp_path)
+        rehearsal = Rehearsal()
+        trainer.graphed_steps = GraphedSteps(trainer.task, trainer.optimizer, META, rehearsal)
+        for step in range(2):
+            outer = count(lambda: trainer.train_step(raw, 0, step))  # noqa: B023
+    parts = launches.by_part(rehearsal.counter)
+    assert not rehearsal.counter.copies and not rehearsal.counter.waits and not outer.copies and not outer.waits
+    assert set(parts) == {"views", "passes", "loss", "backward", "guard", "meters", "optimizer", "rest"}
+    assert sum(launches.by_part(outer).values()) < parts.total() + 40, "all but the inputs is recorded"
 
 
 X = torch.empty(3, 4, device=META)
