@@ -65,6 +65,8 @@ class XrayDataset(NamedTuple):
     """The names of a list to those of the index; the third is the list's path."""
     within: str = ""
     """Only images whose names begin so are expected in a list."""
+    test_file: str = ""
+    """A list in the data set's folder that is the test split where there is no other; empty for none."""
     read_views: Callable[[Path, FileIndex], Mapping[str, str]] | None = None
     """The view of each image of known view; None for data sets that are not chosen by view."""
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from data.catalog.chest import FINDINGS, find_chest_table, index_chest, make_chest_lists
 from data.catalog.chexpert import TRAIN, index_chexpert, make_chexpert_list, strip_root_folder
 from data.catalog.file_index import FileIndex, ListedFiles
-from data.catalog.folder_xrays import index_folder, make_folder_list, read_folder_labels, read_views
+from data.catalog.folder_xrays import TEST, index_folder, make_folder_list, read_folder_labels, read_views
 from data.catalog.joins import SHOWN, Side, note_join
 from data.catalog.labels import CHEXPERT_FINDINGS, chest_labels, read_chexpert_labels
 from data.catalog.list_folders import ListFolders, listed_side, open_list
+from data.catalog.lists import read_names
 from data.catalog.name_matching import match_list, read_skipped
 from data.catalog.names import NameList
 from data.catalog.patients import chest_patients, chexpert_patients
@@ -49,7 +50,7 @@ XRAYS = {
     ),
     "folder": XrayDataset(
         index_images=index_folder, make_lists=make_folder_list, read_labels=read_folder_labels, clean=match_list,
-        read_views=read_views,
+        test_file=TEST, read_views=read_views,
     ),
 }  # fmt: skip
 
@@ -92,6 +93,9 @@ class Xrays(NamedTuple):
     def find_list(self, split: str) -> ListedFiles | None:
         """The list of a split; None where there is none."""
         listed = self.lists.read(self.name, split, self.files, self._clean)
+        own = self.root / XRAYS[self.name].test_file
+        if listed is None and split == "test" and own.is_file():
+            listed = self.files.join(self._clean(read_names(own), own), source=own)
         if listed is not None:
             note_join(listed.source, listed_side(listed))
         return listed

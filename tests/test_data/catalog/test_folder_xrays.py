@@ -142,6 +142,12 @@ def test_a_test_list_in_the_folder_is_held_out_of_pre_training(root):
     assert set(names_of(pretraining(root))) == set(NAMES[4:])
     splits = opened(root)
     assert set(names_of(splits.test)) == set(NAMES[:4]) and splits.test_source == "folder_test.txt"
+    # Also where it came after the training list.
+    (root.parent / "lists" / "folder_test.txt").unlink()
+    (root / "test.txt").write_text("\n".join(NAMES[4:6]))
+    splits = opened(root)
+    assert names_of(splits.test) == NAMES[4:6] and splits.test_source == "test.txt"
+    assert not {*NAMES[4:6]} & {*names_of(splits.train), *names_of(splits.valid)}
     (root / "test.txt").write_text("other.png\nnames.png\n")
     shutil.rmtree(root.parent / "lists")
     with pytest.raises(UserError, match=r"test.txt: none of its 2 names is an image \(other.png, names.png\)"):
