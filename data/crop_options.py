@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from data.catalog.scans import MASKS
-from data.crops import MAX_TISSUE
+from data.crops import BORDER, MAX_TISSUE
 from data.pairs import CropSettings
 from data.readers.volumes import CT, INTENSITIES, SCANS, SPACING
 from utils.arguments import OneLineParser, nearest_multiples, number
@@ -74,6 +74,11 @@ def _add_own_volumes(parser: OneLineParser) -> None:
         "--intensity ct, as published for lungs, else none",
     )  # fmt: skip
     group.add_argument(
+        "--border", nargs=3, type=number(int, 0, 4096), metavar=("X", "Y", "Z"),
+        help=f"voxels kept between boxes and a volume's border, where it has room; unset: {' '.join(map(str, BORDER))} "
+        "with --intensity ct, as published for chests, else 0 0 0",
+    )  # fmt: skip
+    group.add_argument(
         "--exclude", nargs="*", default=list(MASKS), metavar="PATTERN",
         help="volumes that are left out, as masks: patterns of names without ending or, with a slash at the end, of "
         "folders; LUNA16's are never",
@@ -95,6 +100,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             parser.error(f"--{name}: expected a multiple of {DIVISOR}, got {side}; give {nearest}")
     if "tissue" not in options:
         options.tissue = MAX_TISSUE if options.intensity == CT else None
+    if options.border is None:
+        options.border = BORDER.tolist() if options.intensity == CT else [0, 0, 0]
     if options.tissue is not None and options.intensity != CT:
         parser.error(f"--tissue is a share of HU, for --intensity {CT}, got --intensity {options.intensity}")
     if options.volumes and options.dtype != "float32":
@@ -108,5 +115,5 @@ def settings_of_options(options: argparse.Namespace) -> CropSettings:
         shape=(options.input_rows, options.input_cols, options.input_deps),
         box_scale=(options.crop_rows / PUBLISHED_SIDE, options.crop_cols / PUBLISHED_SIDE),
         pairs=options.scale, seed=options.seed, dtype=options.dtype, intensity=options.intensity,
-        spacing=options.spacing, tissue=options.tissue, volumes=options.volumes,
+        spacing=options.spacing, tissue=options.tissue, border=tuple(options.border), volumes=options.volumes,
     )  # fmt: skip

@@ -29,7 +29,7 @@ def load_scan(scan: Scan, settings: CropSettings) -> tuple[np.ndarray, BoxLimits
     spec = spec_of(scan, settings)
     x, y, z = read_header(scan.source, spec).size_at(spec.spacing)
     missing = missing_slices(z)
-    limits = find_limits((x, y, z + missing), settings.box_scale)
+    limits = find_limits((x, y, z + missing), settings.box_scale, settings.border)
     partly = len(limits.sizes) and not settings.volumes
     region = reachable_region(limits, (x, y, z)) if partly else None
     volume = load_resampled(scan.source, region, require_hu=True, spec=spec)

@@ -4,6 +4,7 @@ The steps and numbers are in docs/reference.md, "Crop pairs of LUNA16".
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,9 @@ def tissue_score(crop: np.ndarray, depth: int | None = None) -> float:
     return float(np.count_nonzero(own) + 0.5 * np.count_nonzero(following & ~own))
 
 
-def find_limits(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1)) -> BoxLimits:
+def find_limits(
+    shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1), border: Sequence[int] | np.ndarray = BORDER
+) -> BoxLimits:  # fmt: skip
     """Find where boxes may start in a scan of ``shape``; boxes are ``box_scale`` times the published size in x and y.
 
     A box that does not fit between the borders in x is made 32 voxels smaller in x and y. If it still does not fit,
@@ -97,12 +100,12 @@ def find_limits(shape: tuple[int, ...], box_scale: tuple[float, float] = (1, 1))
     """
     space = np.array(shape) - np.array([0, 0, EXTRA_SLICES])
     sizes, smaller = (np.rint(x * np.array([*box_scale, 1])).astype(int) for x in (GLOBAL_SIZES, SMALLER))
-    tight = sizes[:, 0] > space[0] - 2 * BORDER[0]
+    tight = sizes[:, 0] > space[0] - 2 * border[0]
     sizes = np.where(tight[:, None], sizes - smaller, sizes)
     sizes = sizes[(sizes > 0).all(axis=1) & (sizes <= space).all(axis=1)]
-    left = space - sizes
-    border = np.where(left >= 2 * BORDER, BORDER, left // 4)
-    return BoxLimits(sizes, border, left - border, bool((border < BORDER).any()))
+    left, wanted = space - sizes, np.array(border)
+    low = np.where(left >= 2 * wanted, wanted, left // 4)
+    return BoxLimits(sizes, low, left - low, bool((low < wanted).any()))
 
 
 def reachable_region(limits: BoxLimits, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:

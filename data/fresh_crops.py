@@ -60,7 +60,7 @@ class FreshCrops:
         which = index // self.pairs
         volume, settings = self.volumes[which], self.settings[which]
         rng = numpy_generator(self.seed, "fresh crops", epoch, self.name(index))
-        limits = find_limits(volume.shape, settings.box_scale)
+        limits = find_limits(volume.shape, settings.box_scale, settings.border)
         sample = next(make_pairs(volume, limits, settings._replace(pairs=1), rng), None)
         if sample is None:
             raise UserError(f"{self.volumes.volumes[which].path}: expected a crop pair in epoch {epoch}, found none")

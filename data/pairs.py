@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.crops import (
+    BORDER,
     EXTRA_SLICES,
     GLOBAL_SIZES,
     LOCAL_SHAPE,
@@ -38,6 +39,8 @@ class CropSettings(NamedTuple):
     """mm of a voxel."""
     tissue: float | None = MAX_TISSUE
     """Share of a box that may be tissue; None for any."""
+    border: tuple[int, ...] = tuple(BORDER.tolist())
+    """Voxels kept between boxes and the border of the scan, where it has room."""
     volumes: bool = False
     """Whether whole volumes are kept instead of crops."""
 
@@ -45,13 +48,15 @@ class CropSettings(NamedTuple):
         """The settings by name, as JSON stores them; those that others than LUNA16 need only where they are typed."""
         published = self._field_defaults
         typed = {name: value for name, value in self._asdict().items() if value != published.get(name, ())}
-        return {"version": VERSION, **typed, "shape": list(self.shape), "box_scale": list(self.box_scale)}
+        lists = {name: list(value) if isinstance(value, tuple) else value for name, value in typed.items()}
+        return {"version": VERSION, **lists}
 
     @classmethod
     def from_record(cls, stored: dict[str, Any]) -> "CropSettings":
         """The settings in a scan's record, as :meth:`as_dict` made them."""
-        values = {name: stored[name] for name in cls._fields if name in stored}
-        return cls(**values | {name: tuple(values[name]) for name in ("shape", "box_scale")})
+        found = {name: stored[name] for name in cls._fields if name in stored}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
+        return cls(**values)
 
 
 def missing_slices(depth: int) -> int:

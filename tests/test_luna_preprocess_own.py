@@ -157,3 +157,21 @@ def test_own_metaimages_are_brought_to_one_orientation_and_luna16s_are_not(tmp_p
     write_scan(tmp_path / "own" / "a.mhd", lung()[:, ::-1, ::-1], spacing=SPACING)
     assert preprocess(tmp_path / "own", tmp_path / "turned") == 0
     assert same(crops_in(tmp_path / "turned"), own)
+
+
+def test_boxes_keep_the_border_of_chests_and_none_in_other_volumes(tmp_path):
+    """A mark outside of the published border is seen only where the border is smaller."""
+    marked = lung((60, 220, 220))
+    marked[:, :56, :50] = 1000
+    write_image(tmp_path / "data" / "a.nii.gz", marked)
+    seen = {}
+    for name, options in {
+        "chest": ["--intensity", "ct"], "near": ["--border", 0, 0, 0], "mri": ["--intensity", "minmax"],
+        "far": ["--intensity", "minmax", "--border", 70, 70, 15],
+    }.items():  # fmt: skip
+        assert preprocess(tmp_path / "data", tmp_path / name, "--scale", 12, *options) == 0
+        pairs = [crop for file, crop in crops_in(tmp_path / name).items() if "global" in file]
+        seen[name] = max(crop[:, :, :, :2].max() for crop in pairs) > 0.9
+    assert seen == {"chest": False, "near": True, "mri": True, "far": False}
+    assert "border" not in records_in(tmp_path / "chest")["a"]["settings"]
+    assert records_in(tmp_path / "near")["a"]["settings"]["border"] == [0, 0, 0]

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from data.readers.dicom_tags import COLUMNS, FRAMES, PATIENT_ID, ROWS, SAMPLES, DicomFile, open_dicom, read_pixels
-from data.readers.geometry import Geometry, require_geometry
+from data.readers.geometry import Geometry, require_geometry, require_spacing
 from data.readers.straighten import Stack, is_straight, straighten, straightened_size
 from utils.errors import UserError
 
@@ -96,6 +96,7 @@ def read_slice(path: Path) -> Slice:
     if not all(map(file.text, (POSITION, ORIENTATION, PIXEL_SPACING, SERIES_UID))):
         raise NotASlice("images without a position in the patient")
     between_rows, between_columns = _numbers(file, PIXEL_SPACING, 2)
+    require_spacing(path, (between_columns, between_rows))
     return Slice(
         path, (file.text(PATIENT_ID), file.text(SERIES_UID)), file.text(INSTANCE_UID),
         (int(file.number(COLUMNS, 0)), int(file.number(ROWS, 0))), (between_columns, between_rows),

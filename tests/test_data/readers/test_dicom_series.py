@@ -153,3 +153,5 @@ def test_damaged_positions_and_cut_files_are_refused(tmp_path):
         load_resampled(series)
     write_slice(tmp_path / "b" / "x.dcm", HU[0], (0, 0, float("nan")), instance=1)
     assert "expected 3 numbers as the attribute (0020,0032)" in find_series(tmp_path / "b", verbose=False).refused[0]
+    write_slice(tmp_path / "c" / "x.dcm", HU[0], (0, 0, 0), instance=1, spacing=(0, 1, 1))
+    assert "x.dcm: expected a spacing above 0" in find_series(tmp_path / "c", verbose=False).refused[0]
