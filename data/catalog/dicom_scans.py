@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from data.catalog.folders import walk
 from data.catalog.joins import first_names
-from data.readers.dicom_series import DicomSeries, NotASlice, Slice, arrange, read_slice
+from data.readers.dicom_series import DicomSeries, NotASlice, Slice, arrange, read_slice, volumes_of
 from data.readers.dicom_tags import is_dicom
 from data.readers.file_names import SCANS, ending_of
 from utils.errors import UserError
@@ -34,8 +34,9 @@ class FoundSeries(NamedTuple):
 def find_series(root: Path, *, verbose: bool = True) -> FoundSeries:
     """Find the DICOM series below a folder by the UIDs in their files, in order of their folders and UIDs.
 
-    A series may be in several folders; a copy of a slice is used once. Localizers, single slices and images without a
-    position are left out, which is reported on stderr, if ``verbose``. Folders that cannot be read are passed over.
+    A series may be in several folders, and hold several volumes, such as echoes; a copy of a slice is used once.
+    Localizers, single slices and images without a position are left out, which is reported on stderr, if ``verbose``.
+    Folders that cannot be read are passed over.
     """
     paths = list(_dicom_files(root))
     by_series, left_out, refused = defaultdict[tuple[str, str], list[Slice]](list), _LeftOut(root), list[str]()
@@ -53,10 +54,11 @@ def find_series(root: Path, *, verbose: bool = True) -> FoundSeries:
                 refused.append(str(header))
     found = list[DicomSeries]()
     for slices in by_series.values():
-        chosen = _of_one_volume(slices, left_out)
-        if chosen:
+        volumes = volumes_of(_without_strays(slices, left_out))
+        for number, volume in enumerate(volumes, 1):
+            folder = Path(os.path.commonpath([one.path.parent for one in volume]))
             try:
-                found.append(arrange(chosen, Path(os.path.commonpath([one.path.parent for one in chosen]))))
+                found.append(arrange(volume, folder, number if len(volumes) > 1 else None))
             except UserError as error:
                 refused.append(str(error))
     if verbose:
@@ -100,7 +102,7 @@ class _LeftOut:
             note(f"{self.root}: left out: {len(names)} of {total} DICOM files, {kind} ({first_names(names)}){reason}")
 
 
-def _of_one_volume(slices: list[Slice], left_out: _LeftOut) -> list[Slice]:
+def _without_strays(slices: list[Slice], left_out: _LeftOut) -> list[Slice]:
     """Return the slices of a series without copies and without single images in another plane, such as a localizer."""
     unique = {(one.instance or str(one.path)): one for one in reversed(slices)}
     copies = [one.path for one in slices if unique[one.instance or str(one.path)] is not one]

@@ -1,6 +1,7 @@
 """DICOM series: single slices, ordered to a volume by their positions in the patient."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ SERIES_UID, INSTANCE_UID = "0020|000e", "0008|0018"
 POSITION, ORIENTATION, PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 IMAGE_TYPE, MODALITY = "0008|0008", "0008|0060"
 OVERVIEWS = ("LOCALIZER", "SCOUT")  # values of the image type
+# In what the volumes of one series may differ: acquisition, echo, time, phase of the heart, b-value, image type.
+MARKS = ("0020|0012", "0018|0086", "0020|0100", "0018|1060", "0018|9087", IMAGE_TYPE)
 VOLUMES = ("CT", "MR", "PT")  # modalities whose files of several frames are volumes
 
 DECIMALS = 6  # to which distances between slices and cosines are rounded, since positions are decimal text
@@ -52,6 +55,8 @@ class Slice(NamedTuple):
     """Six cosines: the directions of a row and of a column."""
     position: tuple[float, ...]
     """mm: the centre of the first pixel."""
+    marks: tuple[str, ...]
+    """The values of MARKS, empty where there are none."""
 
     @property
     def grid(self) -> tuple[object, ...]:
@@ -65,6 +70,7 @@ class DicomSeries(NamedTuple):
     folder: Path
     """The folder that contains all its files."""
     uid: str
+    """Of the series, followed by the number of the volume where it has several."""
     files: tuple[Path, ...]
     stack: Stack
     geometry: Geometry
@@ -100,7 +106,7 @@ def read_slice(path: Path) -> Slice:
     return Slice(
         path, (file.text(PATIENT_ID), file.text(SERIES_UID)), file.text(INSTANCE_UID),
         (int(file.number(COLUMNS, 0)), int(file.number(ROWS, 0))), (between_columns, between_rows),
-        _numbers(file, ORIENTATION, 6), _numbers(file, POSITION, 3),
+        _numbers(file, ORIENTATION, 6), _numbers(file, POSITION, 3), tuple(map(file.text, MARKS)),
     )  # fmt: skip
 
 
@@ -115,7 +121,35 @@ def _numbers(file: DicomFile, tag: str, count: int) -> tuple[float, ...]:
     return numbers
 
 
-def arrange(slices: Sequence[Slice], folder: Path) -> DicomSeries:
+def volumes_of(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Return the slices of each volume of a series, such as its echoes or times, in order of what they differ in.
+
+    Slices are of several volumes if some are in one place, and by the first of MARKS by which none are.
+    """
+    if _one_a_place(slices):
+        return [list(slices)] if slices else []
+    for which in range(len(MARKS)):
+        volumes = defaultdict[str, list[Slice]](list)
+        for one in slices:
+            volumes[one.marks[which]].append(one)
+        if all(len(volume) > 1 and _one_a_place(volume) for volume in volumes.values()):
+            return [volumes[mark] for mark in sorted(volumes, key=_in_order)]
+    return [list(slices)]
+
+
+def _one_a_place(slices: Sequence[Slice]) -> bool:
+    return len({one.position for one in slices}) == len(slices)
+
+
+def _in_order(mark: str) -> tuple[float, str]:
+    """Sort numbers by their values."""
+    try:
+        return float(mark), mark
+    except ValueError:
+        return math.inf, mark
+
+
+def arrange(slices: Sequence[Slice], folder: Path, number: int | None = None) -> DicomSeries:
     """Order the slices of a series to a volume, by their positions along its normal.
 
     Slices that are shifted against each other, as with a tilted gantry, and distances that differ a little are
@@ -124,11 +158,12 @@ def arrange(slices: Sequence[Slice], folder: Path) -> DicomSeries:
     Args:
         slices: two or more.
         folder: the folder that contains all of them.
+        number: of the volume, if the series has several.
 
     Raises:
         UserError: slices are missing or in one place, or differ in size, spacing or orientation.
     """
-    first, uid = slices[0], slices[0].series[1]
+    first, uid = slices[0], slices[0].series[1] + ("" if number is None else f"_{number}")
     grids = len({one.grid for one in slices})
     if grids > 1:
         raise _refused(folder, uid, f"slices of one size, spacing and orientation, it has {grids} different ones")

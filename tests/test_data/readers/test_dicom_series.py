@@ -91,7 +91,19 @@ def test_uneven_distances_are_interpolated_and_missing_slices_are_refused(tmp_pa
     assert "missing after [0.0, 0.0, 12.5] mm" in found.refused[0]
 
 
-def test_two_times_in_one_series_and_other_grids_are_refused(tmp_path):
+def test_echoes_and_times_of_one_series_are_volumes_of_their_own(tmp_path):
+    acquisition, echo = 0x00200012, 0x00180086
+    for i, number in enumerate((10, 9)):  # as numbers, not as text
+        extra = [(echo, "IS", str(number)), (acquisition, "IS", "1")]
+        write_series(tmp_path / "mri" / str(number), HU // (i + 1), spacing=(1, 1, 1), first=50 * i, extra=extra)
+    found = find_series(tmp_path, verbose=False)
+    volumes = {one.uid: load_resampled(one) for one in found.series}
+    assert set(volumes) == {f"{UID}_1", f"{UID}_2"} and not found.refused
+    for number, part in ((1, 2), (2, 1)):
+        assert np.array_equal(volumes[f"{UID}_{number}"], (HU // part).transpose(2, 1, 0))
+
+
+def test_slices_in_one_place_and_other_grids_are_refused(tmp_path):
     write_series(tmp_path, HU)
     write_series(tmp_path / "later", HU, first=50)
     assert "9 are where another one is" in find_series(tmp_path, verbose=False).refused[0]
