@@ -36,6 +36,7 @@ from engine.step_graph import GraphedSteps, check_graph
 from engine.stopping import EXIT_STATUS, Stopped
 from engine.trainer import Trainer
 from engine.weights import WeightsWriter
+from models.checkpointing import checkpoint_activations
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_weights
@@ -83,6 +84,8 @@ def build_model(options: Options, dimension: Dimension, world: World, *, resumed
         match = load_weights(model, options.init)
         if world.is_main:
             print(f"--init {options.init}: {match}", file=sys.stderr)
+    if options.checkpoint_activations:
+        checkpoint_activations(model)
     if options.compile:
         model.compile()
     return model.to(memory_format=dimension.memory_format)

@@ -12,6 +12,11 @@ def constant(values: float | Sequence[float], device: torch.device, dtype: torch
     return _made_once(values if isinstance(values, float | int) else tuple(values), device, dtype)
 
 
+def forget_constants() -> None:
+    """Have all constants made again; for those made under a mode in which tensors have no data."""
+    _made_once.cache_clear()
+
+
 @cache
 def _made_once(values: float | tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(values, dtype=dtype).to(device)

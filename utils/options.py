@@ -217,6 +217,10 @@ class Options:
     compile: bool = switch(
         MACHINE, "compile the network (one device a process)", default=False, may_change=True
     )  # fmt: skip
+    checkpoint_activations: bool = switch(
+        MACHINE, "pre-training with less memory: the backward pass computes activations again; changes no result",
+        default=False, phases=(PRETASK,), may_change=True,
+    )  # fmt: skip
     graph: bool = switch(
         MACHINE, "one GPU: a step of pre-training is one launch, a CUDA graph", default=False, phases=(PRETASK,),
         may_change=True,
@@ -325,6 +329,8 @@ def _of_phases(options: Options) -> str | None:
         return f"--n {options.n} is for --phase {' or '.join(DATASETS[options.n].phases)}"
     if options.n == "folder" and options.d == 3 and phase == PROBE:
         return f"--n folder --d 3 is for --phase {PRETASK} or {FINETUNE}, got --phase {phase}"
+    if options.compile and options.checkpoint_activations:
+        return "--checkpoint_activations goes without --compile, which chooses by itself what to keep"
     if options.intensity and options.d == 3 and phase == PRETASK:
         return "--intensity: that of 3D pre-training is set by luna_preprocess.py --intensity"
     if phase == PRETASK and not options.ratio:

@@ -28,8 +28,10 @@ def stage(name: str) -> Callable[[BenchmarkSettings], list[Result]]:
 
 STAGES = {
     name: stage(name)
-    for name in ("preprocess", "images", "views2d", "views3d", "fresh", "loader", "step", "startup", "launches", "gpu")
-}
+    for name in (
+        "preprocess", "images", "views2d", "views3d", "fresh", "loader", "step", "startup", "launches", "memory", "gpu",
+    )
+}  # fmt: skip
 REPEATS = 7
 
 

@@ -24,7 +24,8 @@ DEFAULTS = {
     "intensity": None, "views": None, "skip": None, "invert": False,
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "cutout_size": 32, "swaps": 100,
-    "image_size": 0, "cache": None, "cache_size": 512, "compile": False, "graph": False, "log_every": 20, "picture_every": 10,
+    "image_size": 0, "cache": None, "cache_size": 512, "compile": False, "graph": False,
+    "checkpoint_activations": False, "log_every": 20, "picture_every": 10,
     "probe_every": 0, "probe_images": 2000, "probe_neighbours": 20,
 }  # fmt: skip
 PUBLISHED = {
