@@ -64,13 +64,17 @@ class Scan(NamedTuple):
 
 def spec_of(scan: Scan, settings: CropSettings) -> VolumeSpec:
     """How the voxels of a scan are read; only LUNA16's own MetaImages keep flipped axes, as published."""
-    return VolumeSpec(settings.intensity, settings.spacing, as_stored=is_subset(scan.folder))
+    return VolumeSpec(settings.intensity, settings.spacing, as_stored=not _is_own_metaimage(scan))
 
 
 def settings_of(scan: Scan, settings: CropSettings) -> dict[str, Any]:
     """The settings of a scan's crops as its record has them."""
-    own = isinstance(scan.source, Path) and ending_of(scan.source) in METAIMAGES and not is_subset(scan.folder)
-    return settings.as_dict() | ({"axes": "LPS"} if own else {})
+    return settings.as_dict() | ({"axes": "LPS"} if _is_own_metaimage(scan) else {})
+
+
+def _is_own_metaimage(scan: Scan) -> bool:
+    path = scan.source
+    return isinstance(path, Path) and ending_of(path) in METAIMAGES and not is_subset(path.absolute().parent.name)
 
 
 def describe_files(source: Source) -> dict[str, list[int]]:

@@ -154,6 +154,8 @@ def test_own_metaimages_are_brought_to_one_orientation_and_luna16s_are_not(tmp_p
     assert preprocess(tmp_path / "luna", tmp_path / "luna_crops") == 0
     (own, luna) = (crops_in(tmp_path / name) for name in ("own_crops", "luna_crops"))
     assert not np.array_equal(own["a_global_0.npy"], luna["subset0/a_global_0.npy"])
+    assert preprocess(tmp_path / "luna" / "subset0", tmp_path / "one_subset") == 0
+    assert np.array_equal(crops_in(tmp_path / "one_subset")["a_global_0.npy"], luna["subset0/a_global_0.npy"])
     write_scan(tmp_path / "own" / "a.mhd", lung()[:, ::-1, ::-1], spacing=SPACING)
     assert preprocess(tmp_path / "own", tmp_path / "turned") == 0
     assert same(crops_in(tmp_path / "turned"), own)

@@ -129,7 +129,7 @@ def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.nda
     Raises:
         UserError: the scan is damaged, or the point is outside of it.
     """
-    cube = load_cube(path, point, shape, outside=LOWEST, as_stored=is_subset(path.parent.name))
+    cube = load_cube(path, point, shape, outside=LOWEST, as_stored=is_subset(path.absolute().parent.name))
     return np.ascontiguousarray(scale(cube))
 
 
