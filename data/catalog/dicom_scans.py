@@ -16,8 +16,10 @@ from utils.errors import UserError
 from utils.notes import note
 from utils.progress import progress
 
-# Files beside slices whose beginnings need not be read to know that they are not DICOM.
-OTHERS = (*SCANS, ".raw", ".zraw", ".npy", ".npz", ".json", ".csv", ".txt", ".png", ".jpg", ".pdf", ".zip")
+# Files of other volumes, those with the voxels of a header too.
+VOLUMES = (*SCANS, ".raw", ".zraw")
+# Files whose beginnings need not be read to know that they are not DICOM.
+OTHERS = (".npy", ".npz", ".json", ".csv", ".txt", ".png", ".jpg", ".pdf", ".zip")
 INDEX = "DICOMDIR"  # of a disc; it has the mark of DICOM, and no image
 # Each header may wait for a network file system.
 THREADS = 16
@@ -36,9 +38,10 @@ def find_series(root: Path, *, verbose: bool = True) -> FoundSeries:
 
     A series may be in several folders, and hold several volumes, such as echoes; a copy of a slice is used once.
     Localizers, single slices and images without a position are left out, which is reported on stderr, if ``verbose``.
-    Folders that cannot be read are passed over.
+    So are files that are neither DICOM nor another volume. Folders that cannot be read are passed over.
     """
-    paths = list(_dicom_files(root))
+    others = list[str]()
+    paths = list(_dicom_files(root, others))
     by_series, left_out, refused = defaultdict[tuple[str, str], list[Slice]](list), _LeftOut(root), list[str]()
     with ThreadPoolExecutor(THREADS) as pool:
         headers = progress(
@@ -63,6 +66,8 @@ def find_series(root: Path, *, verbose: bool = True) -> FoundSeries:
                 refused.append(str(error))
     if verbose:
         left_out.report(len(paths))
+        if others:
+            note(f"{root}: left out: {len(others)} files that are no volumes ({first_names(others)})")
     return FoundSeries(sorted(found, key=lambda series: (series.folder, series.uid)), refused)
 
 
@@ -71,12 +76,17 @@ def holds_dicom(root: Path) -> bool:
     return any(True for _ in _dicom_files(root))
 
 
-def _dicom_files(root: Path) -> Iterator[Path]:
+def _dicom_files(root: Path, others: list[str] | None = None) -> Iterator[Path]:
+    """Yield the DICOM files below a folder; the names of files that are no volumes are appended to ``others``."""
     for folder in walk(root, lambda path, error: None):
         for name in folder.files:
             path = root / folder.path / name
-            if ending_of(path) not in OTHERS and name != INDEX and is_dicom(path):
+            if ending_of(path) in VOLUMES or name == INDEX:
+                continue
+            if ending_of(path) not in OTHERS and is_dicom(path):
                 yield path
+            elif others is not None:
+                others.append(path.relative_to(root).as_posix())
 
 
 def _read_header(path: Path) -> Slice | UserError:

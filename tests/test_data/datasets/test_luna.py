@@ -132,6 +132,10 @@ def test_folders_without_crops_say_what_to_do(tmp_path):
     (tmp_path / "subset8" / "1.3.mhd").touch()
     with pytest.raises(UserError, match="holds scans, not crops; run luna_preprocess.py --data"):
         find_crop_files(tmp_path, "train")
+    (tmp_path / "subset8" / "1.3.mhd").rename(tmp_path / "notes.txt")
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(UserError, match="holds scans, not crops; run luna_preprocess.py --data"):
+        find_crop_files(tmp_path, "train")
 
 
 def test_lists_are_made_of_the_scans_found(root, capsys):

@@ -139,6 +139,7 @@ def test_what_is_no_slice_is_left_out_by_name(tmp_path, capsys):
         "1 of 16 DICOM files, files that cannot be read as DICOM images (report.dcm); the first: ",
     ):  # fmt: skip
         assert f"{tmp_path}: left out: {line}" in error
+    assert f"{tmp_path}: left out: 1 files that are no volumes (notes.doc)" in error
 
 
 def test_a_volume_in_one_file_is_refused_by_name(tmp_path):
