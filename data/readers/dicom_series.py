@@ -217,12 +217,14 @@ def read_series(series: DicomSeries) -> sitk.Image:
     Raises:
         UserError: a file is missing, damaged or cut short, or not the one whose header was read.
     """
-    slices = []
-    for path in series.files:
-        image = read_pixels(open_dicom(path))
-        slices.append(sitk.GetArrayFromImage(image)[0])
-        if slices[-1].shape != slices[0].shape:
-            raise UserError(f"{path}: expected a slice of {slices[0].shape}, as the first one, got {slices[-1].shape}")
-    kind = np.result_type(*slices)
-    volume = np.stack(slices, dtype=kind, casting="same_kind")
+    volume = np.empty((len(series.files), 0, 0), np.int8)
+    for i, path in enumerate(series.files):
+        pixels = sitk.GetArrayFromImage(read_pixels(open_dicom(path)))[0]
+        if i == 0:
+            volume = np.empty((len(series.files), *pixels.shape), pixels.dtype)
+        if pixels.shape != volume.shape[1:]:
+            raise UserError(f"{path}: expected a slice of {volume.shape[1:]}, as the first one, got {pixels.shape}")
+        # Slices may have different rescales, as in PET, and only some of them fractions.
+        volume = volume.astype(np.result_type(volume, pixels), copy=False)
+        volume[i] = pixels
     return sitk.GetImageFromArray(straighten(volume, series.stack))

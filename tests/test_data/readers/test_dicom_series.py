@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
 from data.catalog.dicom_scans import find_series
-from data.readers.dicom_series import arrange, read_slice
+from data.readers.dicom_series import arrange, read_series, read_slice
 from data.readers.volumes import INTENSITIES, VolumeSpec, load_resampled, read_header
 from tests.dicom_files import dicom_bytes, ramp
 from tests.dicom_slices import ORIGIN, UID, write_series, write_slice
@@ -51,6 +51,16 @@ def test_hounsfield_units_and_axes(tmp_path):
     assert (scaled.min(), scaled.max()) == (-1000, 1000)
     expected = (HU.transpose(2, 1, 0) - float(HU.min())) / (HU.max() - HU.min()) * 2000 - 1000
     assert abs(scaled - expected).max() <= 1
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    """As in PET: whole numbers first, then fractions."""
+    for i, slope in enumerate((1, 0.25, 2)):
+        extra = [(0x00281053, "DS", str(slope)), (0x00281052, "DS", "-8")]
+        pixels = np.arange(30).reshape(5, 6) - 1024  # stored as 0 to 29
+        write_slice(tmp_path / str(i), pixels, (0, 0, i), instance=i, spacing=(1, 1, 1), extra=extra)
+    values = sitk.GetArrayFromImage(read_series(find_one(tmp_path)))
+    assert np.array_equal(values, np.stack([slope * np.arange(30).reshape(5, 6) - 8 for slope in (1, 0.25, 2)]))
 
 
 @pytest.mark.parametrize("degrees", [18, -18])
