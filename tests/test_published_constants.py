@@ -47,7 +47,7 @@ CONSTANTS = [
     ("views", "aspect of 2D views", resized_crop.RATIO, (3 / 4, 4 / 3)),
     ("views", "tries of RandomResizedCrop", resized_crop.TRIES, 10),
     ("views", "sides of 2D views and local views of an image", vars(views2d.Views2d()),
-     {"global_size": 224, "local_size": 96, "n_local": 6}),
+     {"global_size": 224, "local_size": 96, "n_local": 6, "cutout_size": 32}),
     ("views", "rotation in 2D, degrees", rotation2d.DEGREES, 10),
     ("views", "blur in 2D: how often, σ in pixels", (blur2d.PROBABILITY, blur2d.SIGMA), (0.5, (0.1, 2.0))),
     ("views", "jitter of brightness and contrast", jitter.STRENGTH, 0.4),

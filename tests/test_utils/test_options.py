@@ -75,6 +75,10 @@ def test_every_published_flag_is_typed():
     assert options.gpus == (3, 1) and options.as_dict()["gpus"] == [3, 1]
 
 
+def test_what_is_kept_is_chosen_once(capsys):
+    assert "--checkpoint_activations goes without --compile" in refused(capsys, "--compile --checkpoint_activations")
+
+
 def test_long_names_stand_beside_the_short_ones():
     assert parse("--batch_size 8 --dataset chexpert --dim 2") == parse("--b 8 --n chexpert --d 2")
     assert parse("--amp --no-amp") == parse("--no-amp") == parse("") != parse("--amp")
