@@ -109,6 +109,22 @@ def test_the_settings_of_preprocessing_hold(data, volumes, tmp_path):
         other.draw(2, 0)
 
 
+def test_luna16s_subsets_keep_their_splits_and_brats_its_patients(tmp_path, capsys):
+    for folder in ("subset0", "subset8", "HGG/p1"):
+        (tmp_path / "luna" / folder).mkdir(parents=True)
+        write_scan(tmp_path / "luna" / folder / "a_t1.mhd", lung((60, 110, 100)), spacing=SPACING)
+    (tmp_path / "luna" / "subset8" / "a_t1.mhd").rename(tmp_path / "luna" / "subset8" / "b.mhd")
+    assert preprocess(tmp_path / "luna", tmp_path / "crops", "--volumes") == 0
+    settings = {"root": tmp_path / "crops", "lists": ListFolders.at(tmp_path), "ratio": 1.0, "seed": 0}
+    luna = open_dataset(name="luna", **settings)
+    assert [volume.scan for volume in luna.volumes] == ["a_t1"]
+    assert "1 scans in subset7 to subset9 are for validation" in capsys.readouterr().err
+    assert FreshCrops(luna, seed=1).draw(0, 2)[0].shape == (2, 16, 24, 8)
+    assert preprocess(tmp_path / "luna" / "HGG", tmp_path / "brats", "--volumes", "--exclude") == 0
+    brats = open_dataset(name="brats", **settings | {"root": tmp_path / "brats"})
+    assert [volume.scan for volume in brats.volumes] == ["p1"]
+
+
 def test_wrong_folders_of_volumes_are_one_line(data, volumes, tmp_path):
     save = tmp_path / "save"
     assert preprocess(data, save, "--volumes", "--scale", 2) == 0
