@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.draws import prepare_lists
-from benchmarks.evidence.jobs import trial_draws
+from benchmarks.evidence.estimate import describe_hours
+from benchmarks.evidence.jobs import all_jobs, is_done, trial_draws
 from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
 from benchmarks.evidence.report import table, write_report
 from benchmarks.evidence.run import exclusively, run_all
@@ -27,6 +28,7 @@ from utils.arguments import OneLineParser, number, path
 from utils.atomic import whole_file
 from utils.errors import UsageError, UserError, run_command
 from utils.options import DATASETS
+from utils.progress import say
 from utils.provenance import describe_program
 from utils.world import read_world
 
@@ -163,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = make_settings(options)
         claim(settings)
         prepare_lists(settings)
+    if settings.paper and is_main and not options.report and (hours := describe_hours(settings)):
+        say(hours)
     try:
         failed = {} if options.report else run_all(settings, options.workers)
     except Stopped as stopped:
@@ -179,6 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             f"{len(failed)} runs failed, the first in {first[0]}: {first[1]}; start again to try them again"
         )
+    if left := sum(not is_done(job, settings) for job in all_jobs(settings)):
+        text = f"{left} runs are not done"
+        print(f"{text}; another process failed or works on them, see its messages" if not options.report else text)
+        return 0 if options.report else 1
     return 0
 
 

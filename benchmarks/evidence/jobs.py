@@ -9,11 +9,11 @@ from benchmarks.evidence.draws import lists_folder
 from benchmarks.evidence.floor import probe_pixels
 from benchmarks.evidence.settings import FINETUNED, FLOOR, FROZEN, SUPERVISED, Arm, Settings
 from data.catalog.list_folders import ListFolders
-from data.datasets.pretraining import open_dataset
 from downstream.finetune import finetune
 from downstream.probe import probe
 from downstream.tasks import BEST
-from main import pretrain
+from main import open_samples, pretrain
+from utils.options import Options
 from utils.world import World
 
 DONE = "done.json"
@@ -60,14 +60,7 @@ class Pretraining(NamedTuple):
         return True
 
     def run(self, settings: Settings) -> None:
-        assert self.arm.options is not None
-        lists = lists_folder(settings)
-        shared = (*self.arm.options, "--ratio", self.ratio, "--lists", lists, "--output", self.folder(settings))
-        options = settings.options("pretask", *shared, "--resume", "auto")
-        if self.steps:
-            epochs = whole_epochs(self.steps, settings, self.ratio) - 1
-            options = settings.options("pretask", "--epochs", epochs, *shared, "--resume", "auto")
-        pretrain(options, World())
+        pretrain(pretraining_options(self, settings), World())
 
     def weight(self, settings: Settings) -> str:
         """The ``.pt`` of the last epoch."""
@@ -75,14 +68,21 @@ class Pretraining(NamedTuple):
         return str(max(files, key=lambda path: int(path.stem.rpartition("_")[2])))
 
 
-def whole_epochs(steps: int, settings: Settings, ratio: float = 1.0) -> int:
-    """How many epochs come nearest to a number of steps, at least one."""
-    options = settings.options("pretask", "--output", settings.out)
-    dataset = open_dataset(
-        name=options.n, root=options.data, lists=ListFolders.at(lists_folder(settings)), ratio=ratio,
-        seed=options.seed, max_bad=options.max_bad,
-    )  # fmt: skip
-    return max(1, round(steps / max(1, len(dataset) // options.b)))
+def pretraining_options(job: Pretraining, settings: Settings) -> Options:
+    """The options of a pre-training, with the whole number of epochs that comes nearest to its steps."""
+    assert job.arm.options is not None
+    own = ("--lists", lists_folder(settings), "--output", job.folder(settings), "--ratio", job.ratio)
+    options = settings.options("pretask", *own, *job.arm.options, "--resume", "auto")
+    if job.steps:
+        epochs = max(1, round(job.steps / max(1, samples_of(settings, job.ratio) // options.b)))
+        options = settings.options("pretask", *own, "--epochs", epochs - 1, *job.arm.options, "--resume", "auto")
+    return options
+
+
+def samples_of(settings: Settings, ratio: float) -> int:
+    """Number of samples that pre-train."""
+    options = settings.options("pretask", "--output", settings.out, "--ratio", ratio)
+    return len(open_samples(options, ListFolders.at(lists_folder(settings))))
 
 
 class Supervised(NamedTuple):
@@ -223,7 +223,7 @@ def all_jobs(settings: Settings) -> list[Job]:
     jobs: list[Job] = []
     for readout in all_readouts(settings):
         encoder = readout.encoder()
-        jobs += [*([encoder] if encoder else []), *readout.trials(settings), readout]
+        jobs += [*([] if encoder is None else [encoder]), *readout.trials(settings), readout]
     return list(dict.fromkeys(jobs))
 
 

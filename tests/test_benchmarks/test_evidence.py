@@ -10,7 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.evidence import __main__ as program
 from benchmarks.evidence import jobs, phantoms, run
-from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done
+from benchmarks.evidence.draws import prepare_lists
+from benchmarks.evidence.estimate import describe_hours
+from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done, pretraining_options
 from benchmarks.evidence.report import table
 from benchmarks.evidence.scores import Group, Replicates, Resampling, read_metrics, summarize
 from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
@@ -248,12 +250,19 @@ def test_draws_are_resampled_too():
 
 
 def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path):
-    arguments = ["--protocol", "paper", "--labels", "30", "--draws", "1", "--readouts", "knn", "--arms", "adamw"]
-    compare(xrays, tmp_path, [*SMALL, *arguments])
-    options = options_of(tmp_path / "readouts" / "adamw-2" / "frozen-30-0")
-    assert options["ratio"] == 0.7 and options["lists"].endswith("lists/all")
-    assert "encoders/adamw-2-0.7/" in options["weight"]
-    assert options_of(tmp_path / "encoders" / "adamw-2-0.7")["ratio"] == 0.7
+    arguments = ["--protocol", "paper", "--labels", "30", "--draws", "1", "--arms", "adamw", *SMALL]
+    typed = program.parse_arguments(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), *arguments])
+    settings = program.make_settings(typed)
+    prepare_lists(settings)
+    pretraining, readout = (
+        next(job for job in all_jobs(settings) if isinstance(job, k)) for k in (Pretraining, Readout)
+    )
+    options = pretraining_options(pretraining, settings)
+    assert options.ratio == readout.ratio(settings) == 0.7 and options.lists == str(tmp_path / "lists" / "all")
+    assert readout.encoder() == pretraining and pretraining.folder(settings).name == "adamw-2-0.7"
+    assert len(read_list(tmp_path / "lists" / "all", "train")) == 45
+    # 70 % of 45 images in batches of 8, for one epoch.
+    assert "1 pre-trainings of 3 steps together: about 0.0 hours" in describe_hours(settings)
 
 
 def test_without_data_it_compares_on_phantoms(tmp_path, monkeypatch):
