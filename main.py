@@ -188,6 +188,14 @@ def main() -> int:
             from downstream.probe import probe
 
             probe(options, world)
+        elif options.phase == "predict":
+            from downstream.predict import predict_files
+
+            predict_files(options, world)
+        elif options.phase == "features":
+            from downstream.features import write_features
+
+            write_features(options, world)
         else:
             pretrain(options, world)
     except Stopped as stopped:

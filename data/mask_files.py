@@ -9,8 +9,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 from data.datasets.cases import Case, Region
+from data.readers.dicom_series import DicomSeries
 from data.readers.file_names import SCANS, ending_of
-from data.readers.itk import last_line, open_volume
+from data.readers.itk import last_line
+from data.readers.volumes import Source, open_source
 from utils.errors import UserError
 
 
@@ -37,18 +39,18 @@ def save_mask(folder: Path, case: Case, mask: np.ndarray) -> None:
         if mask.ndim == 2:
             Image.fromarray(mask).save(partial)
         else:
-            sitk.WriteImage(_with_geometry(mask, (*case.images, case.mask)), str(partial))
+            sitk.WriteImage(_with_geometry(mask, [*case.images, *([case.mask] if case.mask else [])]), str(partial))
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise UserError(f"--save_masks: cannot write {path} ({last_line(error)})") from None
 
 
-def _with_geometry(mask: np.ndarray, files: Sequence[Path]) -> sitk.Image:
+def _with_geometry(mask: np.ndarray, files: Sequence[Source]) -> sitk.Image:
     """Give a mask the geometry of the first of ``files`` that has one."""
     image = sitk.GetImageFromArray(mask.transpose(2, 1, 0))
-    path = next((path for path in files if ending_of(path) in SCANS), None)
-    if path is not None:
-        grid = open_volume(path).geometry
+    source = next((file for file in files if isinstance(file, DicomSeries) or ending_of(file) in SCANS), None)
+    if source is not None:
+        grid, _ = open_source(source)
         image.SetSpacing(grid.spacing)
         image.SetOrigin(grid.origin)
         image.SetDirection(grid.direction)

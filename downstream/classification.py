@@ -1,7 +1,6 @@
 """The classification tasks: findings of X-rays, and nodule candidates."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,21 @@ from data.catalog.xray_dataset import Selection
 from data.datasets.candidates import CUBE, CandidateSplits, open_candidates
 from data.datasets.classification import ClassificationSplits, open_classification
 from data.inputs import AugmentedCubes, AugmentedInputs, eval_cubes, eval_inputs
+from data.preprocess import PRETRAINED, Preprocessing
 from data.readers.grey_levels import FROM_FILE
-from data.readers.images import ImageSpec
 from downstream.tasks import Recipe, RunContext, Split, Splits, broken_samples
+from downstream.tuned import TunedNetwork
 from evaluation.classification import validation_numbers
 from evaluation.classification_report import report_classification
 from evaluation.metrics import require_metrics
 from evaluation.predictions import Predictions, gather_predictions, predict
 from losses.classification import balanced_cross_entropy, known_cross_entropy
-from models.classification import build_classifier
 from utils.distributed import unwrapped
-from utils.options import Options
+from utils.options import CLASSIFICATION, Options
 
 
 def classification_recipe(
-    context: RunContext, splits: Splits, *, classes: Sequence[str], augment: Callable[..., Any],
+    context: RunContext, splits: Splits, *, network: TunedNetwork, augment: Callable[..., Any],
     make_eval_inputs: Callable[..., Any], eval_loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Recipe:  # fmt: skip
     """Build the recipe of a classification.
@@ -34,11 +33,12 @@ def classification_recipe(
     Args:
         context: options, processes and device of the run.
         splits: the data.
-        classes: K names.
+        network: names of the K classes, and how images are read.
         augment, make_eval_inputs: map a raw batch to (inputs, labels), with random augmentation and without.
         eval_loss: the loss on the validation and the test split.
     """
     options, world, device, _ = context
+    classes = network.outputs
     require_metrics()
 
     def predict_split(module: nn.Module, split: Split, title: str) -> tuple[Predictions, dict[str, str]]:
@@ -46,7 +46,7 @@ def classification_recipe(
         own = predict(unwrapped(module), batches, make_eval_inputs, device)
         return gather_predictions(own, split=title, name=split.name), broken_samples(batches)
 
-    def validate(module: nn.Module) -> dict[str, float]:
+    def validate(module: nn.Module) -> dict[str, Any]:
         predictions, _ = predict_split(module, splits.valid, "validation")
         return validation_numbers(predictions, classes, splits.valid.patients, eval_loss)
 
@@ -59,8 +59,15 @@ def classification_recipe(
             output=Path(options.output),
         )  # fmt: skip
 
-    build = partial(build_classifier, dim=options.d, classes=len(classes))
-    return Recipe(splits, build, augment, known_cross_entropy, validate, test)
+    return Recipe(splits, network.build, augment, known_cross_entropy, validate, test, network)
+
+
+def image_preprocessing(options: Options) -> Preprocessing:
+    """Return how the options make inputs of X-rays."""
+    return Preprocessing(
+        2, (options.global_size,) * 2, options.intensity or FROM_FILE, image_size=options.image_size,
+        invert=options.invert,
+    )  # fmt: skip
 
 
 def xray_splits(options: Options, lists: ListFolders, ratio: float) -> ClassificationSplits:
@@ -69,7 +76,7 @@ def xray_splits(options: Options, lists: ListFolders, ratio: float) -> Classific
         name=options.n, root=options.data, lists=lists, ratio=ratio, seed=options.seed,
         size=options.global_size, uncertain=options.uncertain, columns=options.labels,
         max_bad=options.max_bad,
-        spec=ImageSpec(options.image_size, options.intensity or FROM_FILE, options.invert),
+        spec=image_preprocessing(options).image_spec,
         selection=Selection(options.views, options.skip),
     )  # fmt: skip
 
@@ -79,7 +86,7 @@ def xray_recipe(context: RunContext) -> Recipe:
     options = context.options
     splits = xray_splits(options, context.lists, options.ratio)
     return classification_recipe(
-        context, splits, classes=splits.classes,
+        context, splits, network=TunedNetwork(CLASSIFICATION, options.n, splits.classes, image_preprocessing(options)),
         augment=AugmentedInputs(options.global_size), make_eval_inputs=eval_inputs,
         eval_loss=known_cross_entropy,
     )  # fmt: skip
@@ -97,7 +104,9 @@ def candidate_recipe(context: RunContext) -> Recipe:
     """Return the recipe for nodules of chest CT against false positives, which have equal weight in every split."""
     options = context.options
     splits = candidate_splits(options, context.lists)
+    reading = PRETRAINED[3]._replace(window=tuple(options.crop or CUBE))
     return classification_recipe(
-        context, splits, classes=("nodule",), augment=AugmentedCubes(), make_eval_inputs=eval_cubes,
+        context, splits, network=TunedNetwork(CLASSIFICATION, options.n, ("nodule",), reading),
+        augment=AugmentedCubes(), make_eval_inputs=eval_cubes,
         eval_loss=balanced_cross_entropy,
     )  # fmt: skip

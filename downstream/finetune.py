@@ -80,6 +80,7 @@ def finetune(options: Options, world: World) -> None:
     task = FinetuneTask(
         module, make_inputs=recipe.make_inputs, loss=recipe.loss, validate=recipe.validate, lr=options.lr,
         seed=options.seed, rank=world.rank, best_file=output / BEST if world.is_main else None,
+        record=recipe.network.as_record(),
     )  # fmt: skip
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, fused=True)
     recorder = Recorder(output, about=describe_run(options, splits, match, devices), active=world.is_main)

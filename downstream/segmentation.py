@@ -1,6 +1,5 @@
 """The segmentation task."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,9 @@ from torch import nn
 from data.datasets.segmentation import CROPS, open_segmentation
 from data.inputs import FlippedCrops, as_input
 from data.mask_files import regions_to_mask, save_mask
+from data.preprocess import Preprocessing
 from downstream.tasks import Recipe, RunContext, Split, broken_samples
+from downstream.tuned import TunedNetwork
 from evaluation.segmentation import (
     CaseScore,
     Inference,
@@ -21,7 +22,7 @@ from evaluation.segmentation import (
 )
 from evaluation.segmentation_report import CaseRecorder, report_segmentation
 from losses.segmentation import dice_and_cross_entropy
-from models.segmentation import build_segmenter
+from utils.options import SEGMENTATION
 
 
 def segmentation_recipe(context: RunContext) -> Recipe:
@@ -65,8 +66,12 @@ def segmentation_recipe(context: RunContext) -> Recipe:
             scores, overlays, regions, splits.test.patients, name=splits.test.name, seed=options.seed, output=output
         )
 
-    build = partial(
-        build_segmenter, dim=options.d, regions=len(regions), skips=options.skips,
-        in_channels=3 if options.d == 2 else layout.channels, norm=options.norm or layout.norm,
+    reading = Preprocessing(
+        options.d, tuple(crop), "ct" if layout.reading.hounsfield else "minmax", whole=True,
+        image_size=options.image_size,
     )  # fmt: skip
-    return Recipe(splits, build, FlippedCrops(options.d), dice_and_cross_entropy, validate, test)
+    network = TunedNetwork(
+        SEGMENTATION, options.n, tuple(regions), reading, mask_values=tuple(r.mask_value for r in layout.regions),
+        exclusive=layout.exclusive, channels=layout.channels, norm=options.norm or layout.norm, skips=options.skips,
+    )  # fmt: skip
+    return Recipe(splits, network.build, FlippedCrops(options.d), dice_and_cross_entropy, validate, test, network)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from data.catalog.list_folders import ListFolders
 from data.datasets.raw import RawDataset
 from data.evaluation_loader import EvaluationLoader
+from downstream.tuned import TunedNetwork
 from models.pretrained import Match, load_weights
 from utils.distributed import gather
 from utils.options import Options
@@ -46,11 +47,13 @@ class Recipe(NamedTuple):
     build_model: Callable[..., Any]
     make_inputs: Callable[[Any, torch.Generator], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
-    validate: Callable[[nn.Module], dict[str, float]]
+    validate: Callable[[nn.Module], dict[str, Any]]
     """Evaluates on the validation split; every process calls it. ``valid_loss`` chooses the best epoch."""
     test: Callable[[nn.Module], dict[str, Any]]
     """Evaluates on the test split; every process calls it. The main one writes files and returns the entries for
     ``results.json``, the others an empty dict."""
+    network: TunedNetwork
+    """What prediction needs to know, stored beside the weights."""
 
 
 class RunContext(NamedTuple):

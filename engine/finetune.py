@@ -1,6 +1,6 @@
 """Fine-tuning as a task of the loop: one loss a step, and after every epoch the loss on the validation split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.precision import Precision, at_least_float32
-from utils.checkpoints import on_cpu, save_checkpoint
+from utils.checkpoints import RECORD, on_cpu, save_checkpoint
 from utils.distributed import broadcast_, replica_devices, unwrapped
 from utils.errors import UserError
 from utils.records import StepOutput
@@ -38,19 +38,22 @@ class FinetuneTask:
         module: a :class:`ForwardStep`, which may be replicated or distributed.
         make_inputs: (raw batch, generator) to (inputs B C *S, labels), with random augmentation, on the batch's device.
         loss: (outputs, labels) to the 0-dim loss.
-        validate: called after every epoch; returns the numbers to record. The lowest ``valid_loss`` is the best epoch.
+        validate: called after every epoch; returns the numbers to record. The lowest ``valid_loss`` is the best epoch,
+            whose ``thresholds``, if there are any, are stored with ``record``.
         lr: learning rate of the first 50 epochs; it is halved every 50 epochs.
         seed, rank: with epoch and step, determine every random draw.
         best_file: file of the best weights; None in processes that must not write.
+        record: plain values stored beside the weights: what else prediction needs to know of the network.
     """
 
     def __init__(
         self, module: nn.Module, *, make_inputs: Callable[[Any, torch.Generator], tuple[Tensor, Tensor]],
-        loss: Callable[[Tensor, Tensor], Tensor], validate: Callable[[nn.Module], dict[str, float]], lr: float,
-        seed: int, rank: int = 0, best_file: Path | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor], validate: Callable[[nn.Module], dict[str, Any]], lr: float,
+        seed: int, rank: int = 0, best_file: Path | None = None, record: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.module, self.make_inputs, self.loss, self.validate = module, make_inputs, loss, validate
         self.lr, self.seed, self.rank, self.best_file = lr, seed, rank, best_file
+        self.record = dict(record or {})
         self.best_epoch, self.best_loss, self.best_weights = -1, float("inf"), self._weights()
 
     def _model(self) -> nn.Module:
@@ -80,7 +83,7 @@ class FinetuneTask:
         total = self.loss(self.module(inputs), labels)
         return StepOutput(total, {"total": total.detach()})
 
-    def epoch_numbers(self, epoch: int) -> dict[str, float]:
+    def epoch_numbers(self, epoch: int) -> dict[str, Any]:
         """Validate, and keep the weights when they are the best so far."""
         # Running statistics differ between processes; all evaluate the main process's, which are saved.
         broadcast_(self._model().buffers())
@@ -88,7 +91,8 @@ class FinetuneTask:
         if numbers["valid_loss"] < self.best_loss:
             self.best_epoch, self.best_loss, self.best_weights = epoch, numbers["valid_loss"], self._weights()
             if self.best_file is not None:
-                content = {"state_dict": self.best_weights, "epoch": epoch, "valid_loss": self.best_loss}
+                record = {RECORD: self.record | {"thresholds": numbers.get("thresholds", {})}} if self.record else {}
+                content = {"state_dict": self.best_weights, "epoch": epoch, "valid_loss": self.best_loss, **record}
                 save_checkpoint(self.best_file, content)
         return {**numbers, "best_epoch": self.best_epoch}
 

@@ -1,6 +1,12 @@
 """Features of a frozen encoder, the input of probes."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
 from torch import Tensor, nn
+
+from utils.atomic import whole_file
 
 
 class PooledFeatures(nn.Module):
@@ -16,3 +22,11 @@ class PooledFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.encoder(x)[-1].flatten(2).mean(dim=2)
+
+
+def save_features(path: Path, rows: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """Write ``names``, N, and ``features``, float32 N F, as ``.npz``, and return both."""
+    names, features = list(rows), np.stack(list(rows.values())).astype(np.float32)
+    with whole_file(path) as file:
+        np.savez(file, names=np.array(names), features=features)
+    return names, features

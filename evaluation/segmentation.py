@@ -178,6 +178,15 @@ def score_case(
     return CaseScore(index, loss, dice_of(chosen, truth), distance, *voxels)
 
 
+def segment_image(network: nn.Module, case: WholeCase, inference: Inference) -> Tensor | None:
+    """Segment one image, bool K *N on the grid of its file; None if the network's outputs are not finite."""
+    logits = window_logits(network, case.image, inference)
+    if not logits.isfinite().all():
+        return None
+    probabilities = on_grid(logits.sigmoid_(), case.offset, case.step, case.truth.shape[1:])
+    return choose(probabilities, exclusive=inference.exclusive)
+
+
 def validation_numbers(scores: list[CaseScore]) -> dict[str, float]:
     """Return the mean loss, which chooses the best epoch, and the mean of all defined Dice values."""
     known = [dice for score in scores for dice in score.dice if np.isfinite(dice)]

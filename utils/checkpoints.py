@@ -15,6 +15,8 @@ from torch import Tensor
 from utils.atomic import whole_file
 from utils.errors import UserError
 
+# Key of what prediction needs to know of fine-tuned weights, beside the weights.
+RECORD = "record"
 # The published program writes weights after every hundredth epoch and after its last, 240.
 EVERY_EPOCHS, PUBLISHED_LAST_EPOCH = 100, 240
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from utils.arguments import OneLineParser, nearest_multiples, number, path
 from utils.declared import add_options, declarations, defaults, option, switch
 
-PRETASK, FINETUNE, PROBE = PHASES = ("pretask", "finetune", "probe")
+PRETASK, FINETUNE, PROBE, PREDICT, FEATURES = PHASES = ("pretask", "finetune", "probe", "predict", "features")
+LEARNING = (PRETASK, FINETUNE, PROBE)
+"""Phases that learn from the samples of a data set; the others look at whatever files are in a folder."""
 
 
 class DataSet(NamedTuple):
@@ -25,21 +27,22 @@ class DataSet(NamedTuple):
 
 
 DATASETS = {
-    "chest": DataSet((2,), PHASES),
-    "chexpert": DataSet((2,), PHASES),
-    "luna": DataSet((3,), PHASES),
-    "brats": DataSet((3,), (PRETASK, FINETUNE), segmented=True),
-    "lits": DataSet((3,), (PRETASK, FINETUNE), segmented=True),
+    "chest": DataSet((2,), (*LEARNING, PREDICT)),
+    "chexpert": DataSet((2,), (*LEARNING, PREDICT)),
+    "luna": DataSet((3,), (*LEARNING, PREDICT)),
+    "brats": DataSet((3,), (PRETASK, FINETUNE, PREDICT), segmented=True),
+    "lits": DataSet((3,), (PRETASK, FINETUNE, PREDICT), segmented=True),
     "folder": DataSet((2, 3), PHASES, segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
 # What --intensity may be, by dimension; the first is meant where it is not typed.
 INTENSITIES = {2: ("file", "percentiles", "minmax"), 3: ("minmax", "ct")}
+CROP_INTENSITIES = ("ct", "minmax", "percentiles")
 XRAYS = tuple(name for name, dataset in DATASETS.items() if 2 in dataset.dims and PRETASK in dataset.phases)
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 
-METHOD, DATA, LABELS = "what is trained, as published", "data and views", "fine-tuning and probes"
+METHOD, DATA, LABELS = "what is trained, as published", "data and views", "fine-tuning, probes and prediction"
 MACHINE, RUN = "machine", "run"
 PROBES = "probes of frozen features: k nearest neighbours and a linear one"
 
@@ -67,6 +70,8 @@ _whole, _rate, _share = number(int, 1, 10**9), number(float, 0, 1e6), number(flo
 _count, _side = number(int, 0, 10**6), number(int, 32, 4096)
 _trained = (PRETASK, FINETUNE)
 _evaluated = (FINETUNE, PROBE)
+# What weights without a record of how they were fine-tuned need to predict.
+_recorded = (FINETUNE, PREDICT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +106,11 @@ class Options:
     weight_decay: float = option(METHOD, "weight decay", default=1e-4, phases=(PRETASK,), type=_rate)
     ratio: float = option(
         METHOD, "share of the list to pre-train on, the rest fine-tunes; 0: all of it fine-tunes", default=0.8,
-        type=_share,
+        phases=LEARNING, type=_share,
     )  # fmt: skip
-    seed: int = option(METHOD, "what all randomness comes from", default=42, type=number(int, 0, LARGEST_SEED))
+    seed: int = option(
+        METHOD, "what all randomness comes from", default=42, phases=LEARNING, type=number(int, 0, LARGEST_SEED)
+    )  # fmt: skip
     amp: bool = switch(METHOD, "mixed precision: bf16, else fp16", default=False)
     encoder_weights: str = option(
         METHOD, "what the 2D encoder starts from: fetched once from a hub, or random", default="imagenet",
@@ -113,7 +120,7 @@ class Options:
     lists: str | None = option(
         DATA, "folder of the lists of names, missing ones are made there; unset: the first with a list of OUTPUT/lists "
         "of a run that has a state, lists/ beside --weight and train_val_txt/, else made in OUTPUT/lists",
-        default=None, type=path, metavar="DIR", may_change=True,
+        default=None, phases=LEARNING, type=path, metavar="DIR", may_change=True,
     )  # fmt: skip
     global_size: int = option(DATA, "side of a global view in pixels, times of 32", default=224, dim=2, type=_side)
     local_size: int = option(
@@ -133,10 +140,10 @@ class Options:
     )  # fmt: skip
     views: tuple[str, ...] | None = option(
         DATA, "folder: views that are used, by the column view of its tables, else by DICOM, as PA,AP; unset: all",
-        default=None, datasets=("folder",), dim=2, type=_names, metavar="VIEW,...",
+        default=None, phases=LEARNING, datasets=("folder",), dim=2, type=_names, metavar="VIEW,...",
     )  # fmt: skip
     skip: str | None = option(
-        DATA, "file of names, one a line, of images or cases to leave out", default=None,
+        DATA, "file of names, one a line, of images or cases to leave out", default=None, phases=LEARNING,
         datasets=dict.fromkeys((*XRAYS, *SEGMENTED)), may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
     invert: bool = switch(
@@ -147,13 +154,13 @@ class Options:
         DATA, "folder: what becomes black and white; 2D: file (unset) takes DICOM's window and the depth of others, "
         "percentiles those 0.5 and 99.5 of an image's values, minmax the least and largest; 3D segmentation: minmax "
         "(unset) scales each volume from its least to its largest value, ct takes HU, resampled to 1 mm and scaled as "
-        "for pre-training",
+        "for pre-training; 3D features: as crops were made, ct (unset), minmax or percentiles",
         default=None, datasets=("folder",), choices=sorted({name for names in INTENSITIES.values() for name in names}),
     )  # fmt: skip
     cache: str | None = option(
         DATA, "2D pre-training: folder for a memory map of all images, made once; changes what views see; "
         "segmentation: folder for prepared cases, made once, so that a crop need not read its whole case",
-        default=None, type=path, metavar="DIR",
+        default=None, phases=LEARNING, type=path, metavar="DIR",
     )  # fmt: skip
     cache_size: int = option(
         DATA, "longest side of images in --cache", default=512, phases=(PRETASK,), dim=2, type=_side
@@ -163,17 +170,18 @@ class Options:
     )  # fmt: skip
 
     weight: str | None = option(
-        LABELS, ".pt of this program or of the authors; or none: from scratch", default=None, phases=_evaluated,
+        LABELS, ".pt of this program or of the authors; or none: from scratch", default=None,
+        phases=(*_evaluated, PREDICT, FEATURES),
         may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
     task: str | None = option(
         LABELS, "what a folder's images are for; unset: segmentation with masks/, classification with labels.csv",
-        default=None, phases=(FINETUNE,), datasets=("folder",), dim=2, choices=[CLASSIFICATION, SEGMENTATION],
+        default=None, phases=_recorded, datasets=("folder",), dim=2, choices=[CLASSIFICATION, SEGMENTATION],
     )  # fmt: skip
     labels: tuple[str, ...] | None = option(
         LABELS, "folder: columns of its labels.csv that are classified, as COVID,EDEMA; unset: every one of 0, 1 and "
-        "blank", default=None, phases=_evaluated, datasets=("folder",), goes_with="probe_every", dim=2, type=_names,
-        metavar="COLUMN,...",
+        "blank; features: the first one colours the map", default=None, phases=(*_evaluated, PREDICT, FEATURES),
+        datasets=("folder",), goes_with="probe_every", dim=2, type=_names, metavar="COLUMN,...",
     )  # fmt: skip
     uncertain: str = option(
         LABELS, "chexpert's labels: what an uncertain one counts as", default="ones", phases=_evaluated,
@@ -181,20 +189,24 @@ class Options:
     )  # fmt: skip
     crop: tuple[int, ...] | None = option(
         LABELS, "voxels that the network sees at once, multiples of 8; unset: brats 112 128 112, lits 128 128 64, "
-        "folder 96 96 96, luna 48 48 32", default=None, phases=_evaluated, dim=3, nargs=3, type=number(int, 8, 1024),
-        metavar=("X", "Y", "Z"),
+        "folder 96 96 96, luna 48 48 32; features 64 64 32", default=None, phases=(*_evaluated, PREDICT, FEATURES),
+        dim=3, nargs=3, type=number(int, 8, 1024), metavar=("X", "Y", "Z"),
+    )  # fmt: skip
+    spacing: float | None = option(
+        LABELS, "features of pre-trained encoders: mm to which volumes are resampled, that of the crops; unset: 1",
+        default=None, phases=(FEATURES,), dim=3, may_change=True, type=number(float, 0.05, 20),
     )  # fmt: skip
     norm: str | None = option(
         LABELS, "segmentation: normalisation (batch, group, instance); unset: gn for brats, else bn as pre-trained",
-        default=None, phases=(FINETUNE,), datasets=SEGMENTED, dim=3, choices=["bn", "gn", "in"],
+        default=None, phases=(*_recorded, FEATURES), datasets=SEGMENTED, dim=3, choices=["bn", "gn", "in"],
     )  # fmt: skip
     skips: bool = switch(
-        LABELS, "segmentation: whether the decoder sees the shallower features", default=True, phases=(FINETUNE,),
+        LABELS, "segmentation: whether the decoder sees the shallower features", default=True, phases=_recorded,
         datasets=SEGMENTED,
     )  # fmt: skip
     classes: int = option(
         LABELS, "masks hold 0 to this, with 1 anything above 0 is the one class; 0: what the masks hold", default=0,
-        phases=(FINETUNE,), datasets=("folder",), may_change=True, type=number(int, 0, 255),
+        phases=_recorded, datasets=("folder",), may_change=True, type=number(int, 0, 255),
     )  # fmt: skip
     save_masks: bool = switch(
         LABELS, "segmentation: keep the predicted masks of the test split", default=False, phases=(FINETUNE,),
@@ -335,6 +347,8 @@ def _of_phases(options: Options) -> str | None:
         return "--intensity: that of 3D pre-training is set by luna_preprocess.py --intensity"
     if phase == PRETASK and not options.ratio:
         return "--ratio: expected a number above 0 to 1, got 0; with 0 nothing pre-trains"
+    if phase in (PREDICT, FEATURES) and options.weight in (None, "none"):
+        return f"--phase {phase}: expected --weight FILE"
     if phase != PRETASK and options.weight is None:
         scratch = "to start from scratch" if phase == FINETUNE else "for a random encoder"
         return f"--phase {phase}: expected --weight FILE, or --weight none {scratch}"
@@ -357,8 +371,10 @@ def _of_dimensions(options: Options) -> str | None:
         dim = DECLARED[name].dim
         if dim is not None and options.d != dim:
             return f"--{name} {flat}" if dim == 2 else f"--{name} is for --d 3"
-    if options.intensity and options.intensity not in INTENSITIES[options.d]:
-        return f"--intensity {options.intensity} is not for --d {options.d}, give {' or '.join(INTENSITIES[options.d])}"
+    # Features of volumes are those of pre-training, whose crops know percentiles as well.
+    intensities = CROP_INTENSITIES if (options.d, options.phase) == (3, FEATURES) else INTENSITIES[options.d]
+    if options.intensity and options.intensity not in intensities:
+        return f"--intensity {options.intensity} is not for --d {options.d}, give {' or '.join(intensities)}"
     if options.cache and options.d == 3 and options.phase == PRETASK:
         return f"--cache {flat}"
     return None

@@ -9,7 +9,7 @@ import numpy as np
 from data.catalog.joins import first_names
 from data.datasets.cases import Case, Prepared, ReadSpec, read_case
 from data.readers.arrays import read_array
-from data.readers.itk import files_of
+from data.readers.volumes import source_files
 from utils.atomic import whole_file
 from utils.errors import UserError
 from utils.fingerprint import fingerprint_of
@@ -41,12 +41,11 @@ class CaseCache:
     def file(self, case: Case, field: str) -> Path:
         """Return the path of one array of a case."""
         facts: list[object] = [VERSION, tuple(self.reading)]
-        for path in (*case.images, case.mask):
+        for source in (*case.images, case.mask):
             try:
-                path.stat()
-                files = [(str(file.resolve()), file.stat()) for file in files_of(path)]
+                files = [(str(file.resolve()), file.stat()) for file in source_files(source)] if source else []
             except OSError:
-                raise UserError(f"expected a file of {case.name}, there is none at {path}") from None
+                raise UserError(f"expected a file of {case.name}, there is none at {source}") from None
             facts += [(name, status.st_size, status.st_mtime_ns) for name, status in files]
         digest = fingerprint_of(repr(facts), size=12)
         return self.folder / f"{_short(case.name)}_{digest}_{field}.npy"

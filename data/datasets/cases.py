@@ -12,7 +12,7 @@ from data.readers.images import read_grey
 from data.readers.masks import read_mask
 from data.readers.regrid import bring_onto
 from data.readers.resample import resample_nearest
-from data.readers.volumes import read_volume, require_hounsfield, resample_volume
+from data.readers.volumes import Source, read_volume, require_hounsfield, resample_volume
 from data.transforms.hounsfield import HIGHEST, LOWEST
 from utils.errors import UserError
 
@@ -22,9 +22,10 @@ class Case(NamedTuple):
 
     name: str
     patient: str
-    images: tuple[Path, ...]
-    """One file a channel."""
-    mask: Path
+    images: tuple[Source, ...]
+    """One file, or DICOM series, a channel."""
+    mask: Path | None
+    """None for an image to predict; its labels are then 0."""
 
 
 class Region(NamedTuple):
@@ -82,24 +83,25 @@ def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
         UserError: a file is missing or damaged; the mask has values that the data set does not; sizes or positions in
             the patient differ; or a CT cannot be in Hounsfield units.
     """
-    labels, mask_grid = read_mask(case.mask, reading.dim)
-    unknown = np.setdiff1d(np.unique(labels), reading.known)
-    if len(unknown):
-        raise UserError(f"{case.mask}: expected labels of {list(reading.known)}, found {unknown.tolist()}")
+    labels, mask_grid = _read_labels(case.mask, reading) if case.mask else (None, None)
     if reading.dim == 2:
-        image = read_grey(case.images[0])
+        image = read_grey(str(case.images[0]))
+        labels = np.zeros(image.shape, np.uint8) if labels is None else labels
         _require_size(case.mask, labels, case.images[0], image)
         return _prepare_image(image, labels, reading.max_side)
     first, grid = read_volume(case.images[0])
 
-    def on_first_grid(path: Path, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
+    def on_first_grid(path: Source, values: np.ndarray, own: Geometry | None, *, nearest: bool) -> np.ndarray:
         kind = "a mask" if nearest else "a channel"
         values = bring_onto(grid, values, own, path=path, image=case.images[0], kind=kind, nearest=nearest)
         _require_size(path, values, case.images[0], first, kind)
         return values
 
     channels = [first, *(on_first_grid(path, *read_volume(path), nearest=False) for path in case.images[1:])]
-    labels = on_first_grid(case.mask, labels, mask_grid, nearest=True)
+    if case.mask is None or labels is None:
+        labels = np.zeros(first.shape, np.uint8)
+    else:
+        labels = on_first_grid(case.mask, labels, mask_grid, nearest=True)
     grid = grid or mask_grid or unit_grid(first.shape)
     if reading.hounsfield:
         for path, channel in zip(case.images, channels, strict=True):
@@ -111,7 +113,17 @@ def read_case(case: Case, reading: ReadSpec) -> tuple[Prepared, ReferenceMask]:
     return Prepared(image, low, high, labels), whole
 
 
-def _require_size(path: Path, values: np.ndarray, image: Path, first: np.ndarray, kind: str = "a mask") -> None:
+def _read_labels(mask: Path, reading: ReadSpec) -> tuple[np.ndarray, Geometry | None]:
+    labels, grid = read_mask(mask, reading.dim)
+    unknown = np.setdiff1d(np.unique(labels), reading.known)
+    if len(unknown):
+        raise UserError(f"{mask}: expected labels of {list(reading.known)}, found {unknown.tolist()}")
+    return labels, grid
+
+
+def _require_size(
+    path: Source | None, values: np.ndarray, image: Source, first: np.ndarray, kind: str = "a mask"
+) -> None:
     if values.shape != first.shape:
         raise UserError(f"{path}: expected {kind} of the size of {image}, {first.shape}, got {values.shape}")
 

@@ -45,7 +45,7 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
     )  # fmt: skip
     patients = _read_patients(root / "patients.csv", images)
     cases = [Case(stem, patients.get(stem, stem), (path,), masks[stem]) for stem, path in images.items()]
-    regions = _regions(root, [case.mask for case in cases], dim, classes)
+    regions = _regions(root, [masks[stem] for stem in images], dim, classes)
     known = (0, *sorted({label for region in regions for label in region.labels}))
     listed = root / "test.txt"
     test = _read_test(listed, images) if listed.exists() else []

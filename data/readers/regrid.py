@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from data.readers.dicom_series import DicomSeries
 from data.readers.geometry import Geometry
 from utils.errors import UserError
 
@@ -18,8 +19,8 @@ def bring_onto(
     values: np.ndarray,
     own: Geometry | None,
     *,
-    path: Path,
-    image: Path,
+    path: Path | DicomSeries,
+    image: Path | DicomSeries,
     kind: str,
     nearest: bool,
 ) -> np.ndarray:

@@ -47,7 +47,7 @@ class VolumeSpec(NamedTuple):
 PUBLISHED = VolumeSpec()
 
 
-def read_volume(path: Path) -> tuple[np.ndarray, Geometry | None]:
+def read_volume(path: Source) -> tuple[np.ndarray, Geometry | None]:
     """Read a volume, with its axes as stored, and its geometry.
 
     Returns:
@@ -56,6 +56,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, Geometry | None]:
     Raises:
         UserError: the file is missing, damaged, absurdly large, not 3D, or holds values that are not finite.
     """
+    if isinstance(path, DicomSeries):
+        return sitk.GetArrayFromImage(read_series(path)).transpose(2, 1, 0), path.geometry
     if ending_of(path) == ".npy":
         array = read_array(path, what="voxels")
         if array.dtype.kind not in "iufb" or array.ndim != 3 or not array.size:

@@ -20,7 +20,7 @@ DEFAULTS = {
     "lr": 1e-3, "optimizer": "sgd", "warmup_epochs": 0.0, "loss_weights": (1.0, 1.0, 1.0, 1.0), "momentum": 0.9,
     "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "test": True,
     "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
-    "task": None, "labels": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0,
+    "spacing": None, "task": None, "labels": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True, "classes": 0,
     "intensity": None, "views": None, "skip": None, "invert": False,
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "cutout_size": 32, "swaps": 100,

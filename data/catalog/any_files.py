@@ -1,0 +1,84 @@
+"""Find every image or volume below a folder, whatever it is for."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data.catalog.dicom_scans import find_series
+from data.catalog.file_index import require_folder
+from data.catalog.folder_xrays import index_folder
+from data.catalog.scans import MASKS, find_scans, is_subset, list_name
+from data.readers.file_names import SCANS, ending_of
+from data.readers.images import IMAGES
+from data.readers.volumes import Source
+from utils.errors import UserError
+
+
+class FoundFiles(NamedTuple):
+    """Images or volumes, each with a name of its own."""
+
+    names: list[str]
+    sources: list[Source]
+    refused: list[str]
+    """A line for each folder or DICOM series that cannot be read as it is."""
+
+    def without(self, done: Callable[[str], bool]) -> "FoundFiles":
+        """Return the files whose names are not done."""
+        left = [(name, source) for name, source in zip(self.names, self.sources, strict=True) if not done(name)]
+        return FoundFiles([name for name, _ in left], [source for _, source in left], self.refused)
+
+
+def find_files(root: str | Path, dim: int, *, verbose: bool) -> FoundFiles:
+    """Find the images below a folder as ``--n folder --d 2`` does, or the volumes as ``luna_preprocess.py`` does.
+
+    Images are named by their path relative to the folder, volumes as in lists, see
+    :func:`data.catalog.scans.list_name`.
+
+    Args:
+        root: the folder.
+        dim: 2 for images, 3 for volumes.
+        verbose: whether to report on stderr what is left out.
+
+    Raises:
+        UserError: no such folder, nothing in it, or two volumes of one name.
+    """
+    root = require_folder(root)
+    if dim == 2:
+        names = list(index_folder(root).names)
+        return FoundFiles(names, [root / name for name in names], [])
+    found = find_scans(root, exclude=MASKS, verbose=verbose)
+    named: list[tuple[str, Source]] = [(scan.listed, scan.path) for scan in found.scans]
+    refused = list(found.unreadable)
+    if not any(is_subset(scan.folder) for scan in found.scans):
+        series = find_series(root, verbose=verbose)
+        named += [(list_name(_below(root, one.folder), one.uid), one) for one in series.series]
+        refused += series.refused
+    if not named:
+        why = f"; the first that cannot be read: {refused[0]}" if refused else ""
+        raise UserError(f"--data: expected volumes ({', '.join(SCANS)} or DICOM) below {root}, found none{why}")
+    _require_unique([name for name, _ in named])
+    return FoundFiles([name for name, _ in named], [source for _, source in named], refused)
+
+
+def _below(root: Path, folder: Path) -> str:
+    return "" if folder == root else folder.relative_to(root).as_posix()
+
+
+def _require_unique(names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"--data: expected each volume's name once, two are {twice}; rename or remove one of them")
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return names for files in one folder: without an image's ending if no other has the rest, with ``_`` for ``/``.
+
+    Raises:
+        UserError: two become the same.
+    """
+    stems = [name[: -len(end)] if (end := ending_of(Path(name))) in IMAGES and end else name for name in names]
+    count = Counter(stems)
+    flat = [(name if count[stem] > 1 else stem).replace("/", "_") for name, stem in zip(names, stems, strict=True)]
+    _require_unique(flat)
+    return flat

@@ -1,0 +1,159 @@
+"""One file to exactly what a network expects, as it saw images in pre-training or in fine-tuning.
+
+>>> spec = preprocessing_of("best.pt", dim=2)
+>>> encoder = models.pretrained.load_encoder("best.pt", dim=2).eval()
+>>> features = encoder(preprocess("patient.dcm", spec))[-1]
+"""
+
+import argparse
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data import views2d
+from data.catalog.scans import is_subset
+from data.datasets.cases import Case, ReadSpec, read_case, scaled
+from data.inputs import as_input
+from data.readers.geometry import SPACING
+from data.readers.grey_levels import FROM_FILE
+from data.readers.images import ImageSpec, read_grey
+from data.readers.volumes import CT, Source, VolumeSpec, load_resampled
+from data.transforms.central_crop import central_square
+from data.transforms.hounsfield import scale
+from data.transforms.intensity3d import z_normalize
+from utils.checkpoints import RECORD, read_checkpoint
+from utils.errors import UserError
+
+
+class Preprocessing(NamedTuple):
+    """How files become inputs of a network."""
+
+    dim: int
+    window: tuple[int, ...]
+    """Pixels or voxels that the network sees at once."""
+    intensity: str
+    """Which values become black and white: in 2D see :mod:`data.readers.grey_levels`, in 3D ``ct``, ``minmax`` or
+    ``percentiles``."""
+    spacing: float = SPACING
+    """3D, pre-trained: mm to which volumes are resampled."""
+    whole: bool = False
+    """Whether images are read as for segmentation, whole and with values in 0..1, of which windows are cut. Else, an
+    X-ray is shown by its central square, and each window of a volume is z-normalised, as in pre-training."""
+    image_size: int = 0
+    """2D: longest side in pixels to which larger images are shrunk; 0 to keep their size."""
+    invert: bool = False
+    """2D: whether black and white are exchanged."""
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """How X-rays are read."""
+        return ImageSpec(self.image_size, self.intensity, self.invert)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return plain values, as a checkpoint and JSON store them."""
+        return self._asdict() | {"window": list(self.window)}
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.window))
+        if self.dim == 2:
+            return f"{self.intensity}, {'windows' if self.whole else 'the central square'} of {size} pixels"
+        grid = "as stored" if self.whole and self.intensity != CT else f"at {self.spacing:g} mm"
+        return f"{self.intensity}, {grid}, in windows of {size} voxels"
+
+
+PRETRAINED = {2: Preprocessing(2, (224, 224), FROM_FILE), 3: Preprocessing(3, (64, 64, 32), CT)}
+"""As published, by dimension."""
+OF_IMAGES = ("image_size", "intensity", "invert")
+
+
+def preprocessing_of(weights: str | Path, dim: int) -> Preprocessing:
+    """Return how the network of a ``.pt`` file saw images, by the record or the options stored in it, else PRETRAINED.
+
+    The files of 3D pre-training do not say how crops were made: for others than the published ones, change ``window``,
+    ``intensity`` and ``spacing`` of the result by ``_replace``.
+
+    Raises:
+        UserError: the file cannot be read, or is of the other dimension.
+    """
+    content = read_checkpoint(weights)
+    options = content.get("opt", {})
+    options = vars(options) if isinstance(options, argparse.Namespace) else dict(options)
+    stored = content.get(RECORD, {}).get("reading")
+    found = preprocessing_from(stored) if stored else PRETRAINED[dim]
+    if (got := found.dim if stored else options.get("d", dim)) != dim:
+        raise UserError(f"{weights}: expected weights for --d {dim}, they are for --d {got}")
+    if stored or dim == 3:
+        return found
+    typed = {name: options[name] for name in OF_IMAGES if options.get(name) is not None}
+    return found._replace(window=(options.get("global_size", found.window[0]),) * 2, **typed)
+
+
+def preprocessing_from(stored: Mapping[str, Any]) -> Preprocessing:
+    """Return a preprocessing from its fields as a checkpoint stores them."""
+    known = {name: stored[name] for name in Preprocessing._fields if name in stored}
+    return Preprocessing(**known | {"window": tuple(known["window"])})
+
+
+def preprocess(path: str | Source, spec: Preprocessing) -> Tensor:
+    """Read one image or volume as inputs of a network, float32 N C *window.
+
+    N is 1 for an X-ray that is shown by its central square. Else it is the number of windows, as few as cover the
+    image; they overlap where it is no multiple of them, and where it is smaller it is padded with 0 at the end.
+
+    Args:
+        path: an image or volume of any kind that training reads, or a DICOM series.
+        spec: how it is read, see :func:`preprocessing_of`.
+
+    Raises:
+        UserError: the file is missing or damaged, or a CT cannot be in Hounsfield units.
+    """
+    source = Path(path) if isinstance(path, str) else path
+    if spec.whole:
+        prepared, _ = read_case(Case(str(source), "", (source,), None), read_spec(spec))
+        image = torch.from_numpy(scaled(prepared.image, prepared.low, prepared.high))
+        return as_input(spec.dim)(cut_windows(image, spec.window))
+    if spec.dim == 3:
+        image = torch.from_numpy(scale(_read_volume(source, spec)))
+        return z_normalize(cut_windows(image.unsqueeze(0), spec.window)[:, 0]).unsqueeze(1)
+    pixels = torch.from_numpy(read_grey(_as_path(source), spec.image_size, **_grey(spec))).unsqueeze(0)
+    return views2d.normalize(central_square(pixels, spec.window[0]).float())
+
+
+def read_spec(spec: Preprocessing) -> ReadSpec:
+    """Return how whole cases are read."""
+    return ReadSpec(spec.dim, (0,), hounsfield=spec.intensity == CT, max_side=spec.image_size)
+
+
+def _read_volume(source: Source, spec: Preprocessing) -> Any:
+    as_stored = isinstance(source, Path) and is_subset(source.parent.name)
+    return load_resampled(source, require_hu=True, spec=VolumeSpec(spec.intensity, spec.spacing, as_stored=as_stored))
+
+
+def _as_path(source: Source) -> Path:
+    if not isinstance(source, Path):
+        raise UserError(f"{source}: expected an image, it is a volume; weights of 2D cannot read it")
+    return source
+
+
+def _grey(spec: Preprocessing) -> dict[str, Any]:
+    return {"intensity": spec.intensity, "invert": spec.invert}
+
+
+def cut_windows(image: Tensor, window: Sequence[int]) -> Tensor:
+    """Cut C *S into windows N C *window that cover it, evenly spaced along each axis; padded with 0 where smaller."""
+    missing = [max(0, w - n) for w, n in zip(window, image.shape[1:], strict=True)]
+    image = F.pad(image, [side for m in reversed(missing) for side in (0, m)])
+    starts = [_starts(n, w) for n, w in zip(image.shape[1:], window, strict=True)]
+    slices = ([slice(s, s + w) for s in found] for found, w in zip(starts, window, strict=True))
+    return torch.stack([image[(slice(None), *box)] for box in itertools.product(*slices)])
+
+
+def _starts(length: int, window: int) -> list[int]:
+    count = math.ceil(length / window)
+    return [round(i * (length - window) / max(count - 1, 1)) for i in range(count)]

@@ -1,0 +1,85 @@
+"""The network of fine-tuned weights: by their record or, of weights without one, by ``run.json`` beside and options."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data.catalog.chest import FINDINGS
+from data.catalog.labels import CHEXPERT_FINDINGS
+from data.datasets.lits import LITS_REGIONS
+from data.datasets.segmentation import CROPS
+from data.preprocess import Preprocessing
+from data.readers.grey_levels import FROM_FILE
+from downstream.tuned import RUN, TunedNetwork, read_tuned
+from utils.errors import UsageError, UserError
+from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
+
+DESCRIBING = (
+    "n", "d", "task", "labels", "classes", "crop", "norm", "skips", "intensity", "invert", "image_size", "global_size",
+)  # fmt: skip
+"""Options that a record replaces."""
+FINDINGS_OF = {"chest": FINDINGS, "chexpert": CHEXPERT_FINDINGS}
+
+
+def tuned_of(options: Options) -> TunedNetwork:
+    """Return the network of ``--weight``.
+
+    Raises:
+        UsageError: an option was typed although the weights have a record.
+        UserError: the file cannot be read; or it has no record, and options that are needed are missing.
+    """
+    typed = {name: getattr(options, name) for name in DESCRIBING if getattr(options, name) != DEFAULTS[name]}
+    network = read_tuned(str(options.weight))
+    if network is None:
+        values = DEFAULTS | _stored_options(Path(str(options.weight)).parent / RUN) | typed
+        return _without_record(values, str(options.weight))
+    if typed:
+        raise UsageError(f"--{next(iter(typed))}: {options.weight} has a record of how it was fine-tuned; leave it out")
+    return network
+
+
+def _stored_options(path: Path) -> dict[str, Any]:
+    """Return the describing options of the run that wrote the weights; none where its ``run.json`` is missing."""
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text("utf-8"))["options"]
+        return {name: stored[name] for name in DESCRIBING if name in stored and stored.get("phase") == "finetune"}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: expected the record of a run, it is damaged ({error})") from None
+
+
+def _without_record(values: dict[str, Any], weights: str) -> TunedNetwork:
+    dataset, dim = values["n"], values["d"]
+    task = CLASSIFICATION if dataset in FINDINGS_OF else SEGMENTATION if dim == 3 else values["task"]
+    missing = {
+        "--n and --d": dataset == "luna",
+        f"--task {CLASSIFICATION} or {SEGMENTATION}": dataset == "folder" and task is None,
+        "--labels with all its classes": dataset == "folder" and task == CLASSIFICATION and not values["labels"],
+        "--classes": dataset == "folder" and task == SEGMENTATION and not values["classes"],
+    }
+    if any(missing.values()):
+        raise UserError(
+            f"{weights}: expected a record of how it was fine-tuned, it has none; put {RUN} of its run beside it, or "
+            f"give {', '.join(option for option, lacks in missing.items() if lacks)} and what else its run was given"
+        )
+    if task == CLASSIFICATION:
+        size = (values["global_size"],) * 2
+        intensity = values["intensity"] or FROM_FILE
+        reading = Preprocessing(2, size, intensity, image_size=values["image_size"], invert=values["invert"])
+        return TunedNetwork(task, dataset, tuple(FINDINGS_OF.get(dataset) or values["labels"]), reading)
+    return _segmenter(values, dataset, dim)
+
+
+def _segmenter(values: dict[str, Any], dataset: str, dim: int) -> TunedNetwork:
+    names, mask_values = (tuple(r.name for r in LITS_REGIONS), tuple(r.mask_value for r in LITS_REGIONS))
+    if dataset == "folder":
+        mask_values = tuple(range(1, values["classes"] + 1))
+        names = ("foreground",) if len(mask_values) == 1 else tuple(f"class_{value}" for value in mask_values)
+    window = (values["global_size"],) * 2 if dim == 2 else tuple(values["crop"] or CROPS[dataset])
+    intensity = "ct" if dataset == "lits" or values["intensity"] == "ct" else "minmax"
+    reading = Preprocessing(dim, window, intensity, whole=True, image_size=values["image_size"])
+    return TunedNetwork(
+        SEGMENTATION, dataset, names, reading,
+        mask_values=mask_values, exclusive=True, norm=values["norm"] or "bn", skips=values["skips"],
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Predictions of a fine-tuned network for any images or volumes: probabilities, or masks and volumes."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from data.catalog.any_files import file_names
+from data.datasets.cases import Case
+from data.datasets.segmentation import WholeCases
+from data.inputs import as_input
+from data.mask_files import regions_to_mask, save_mask
+from data.unlabelled import PreparedFiles
+from downstream.files_run import FilesRun
+from downstream.old_weights import tuned_of
+from downstream.tuned import TunedNetwork, load_tuned
+from engine.finetune import ForwardStep
+from evaluation.mask_pictures import save_borders
+from evaluation.prediction_log import write_table
+from evaluation.results import PREDICTIONS
+from evaluation.segmentation import Inference, require_segmentation, segment_image
+from evaluation.segmentation_report import slice_of
+from utils.errors import UserError
+from utils.options import SEGMENTATION, Options
+from utils.records import WholeCase
+from utils.world import World
+
+MASKS, OVERLAYS = "masks", "overlays"
+ML = 1000  # mm³
+
+
+def predict_files(options: Options, world: World) -> None:
+    """Files -> fine-tuned network -> ``predictions.csv`` and, of a segmentation, masks and pictures."""
+    network = tuned_of(options)
+    if network.reading.dim == 3 and network.task != SEGMENTATION:
+        raise UserError(f"--weight {options.weight}: expected a network that sees whole volumes, it classifies cubes")
+    if network.channels > 1:
+        raise UserError(
+            f"--weight {options.weight}: expected a network of one channel, it has {network.channels}; images of "
+            "several files are predicted by fine-tuning alone, with --save_masks"
+        )
+    if network.task == SEGMENTATION:
+        require_segmentation()
+    run = FilesRun.start(options, world, dim=network.reading.dim, settings={"network": network.as_record()})
+    if world.is_main:
+        print(f"{len(run.files.names)} files, {network.task}: {network.reading}", file=sys.stderr)
+    module = run.place(load_tuned(network, str(options.weight)), network.reading.dim)
+    if network.task == SEGMENTATION:
+        _segment(run, network, module)
+    else:
+        _classify(run, network, module)
+    rows = run.finish()
+    if world.is_main:
+        path = Path(options.output) / PREDICTIONS
+        thresholds = [network.thresholds.get(name) for name in network.outputs if network.thresholds]
+        write_table(path, _columns(network), {name: [*numbers, *thresholds] for name, numbers in rows.items()})
+        print(f"{len(rows)} files: {path}", file=sys.stderr)
+
+
+def _columns(network: TunedNetwork) -> list[str]:
+    if network.task == SEGMENTATION:
+        return [f"{'ml' if network.reading.dim == 3 else 'pixels'}_{name}" for name in network.outputs]
+    return [*network.outputs, *(f"threshold_{name}" for name in network.outputs if network.thresholds)]
+
+
+@torch.no_grad()
+def _classify(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
+    """Note the probabilities of each class."""
+    batches = run.batches(PreparedFiles(run.left, network.reading), max(1, run.options.b // run.world.size))
+    for indices, (inputs, _) in batches:
+        probabilities = module(inputs.to(run.device)).double().sigmoid().cpu()
+        named = {run.left.names[i]: row for i, row in zip(indices, probabilities, strict=True)}
+        run.log.add({name: row.tolist() for name, row in named.items() if row.isfinite().all()})
+        run.note_not_finite([name for name, row in named.items() if not row.isfinite().all()])
+    run.broken.update(batches.bad)
+
+
+@torch.no_grad()
+def _segment(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
+    """Write mask and picture of each image, and note the volume of each region in ml, in 2D its area in pixels."""
+    # Of all files, so that a mask's name does not depend on what is finished.
+    file_of = dict(zip(run.files.names, file_names(run.files.names), strict=True))
+    pairs = zip(run.left.names, run.left.sources, strict=True)
+    layout = network.layout([Case(file_of[name], "", (source,), None) for name, source in pairs])
+    inference = Inference(network.reading.window, as_input(network.reading.dim), network.exclusive, run.device)
+    cases = WholeCases(layout.cases, layout)
+    batches = run.batches(cases, 1)
+    output = Path(run.options.output)
+    for (index,), case in batches:
+        name, chosen = run.left.names[index], segment_image(module, case, inference)
+        if chosen is None:
+            run.note_not_finite([name])
+            continue
+        save_mask(output / MASKS, layout.cases[index], regions_to_mask(chosen.numpy(), layout.regions))
+        image, _, borders = slice_of(case, chosen)
+        save_borders(output / OVERLAYS / f"{file_of[name]}.png", image, list(borders))
+        run.log.add({name: _sizes(case, chosen)})
+    run.broken.update(batches.bad)
+
+
+def _sizes(case: WholeCase, chosen: torch.Tensor) -> Sequence[float]:
+    """Return the volume of each region in ml; in 2D its area in pixels."""
+    voxels = chosen.flatten(1).sum(dim=1).double()
+    return (voxels * case.spacing.prod() / ML if chosen.ndim == 4 else voxels).tolist()
