@@ -8,7 +8,6 @@ axis instead of 3, that is 8 multiplications instead of 27 in 3D and 4 instead o
 are never stored. The result is equal except for rounding; the parameters remain those of the two layers.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -54,10 +53,12 @@ def common_kernel(up: Tensor, conv: Tensor) -> Tensor:
     """
     (channels, middle), features = up.shape[:2], len(conv)
     taps = up.permute(0, 2, 3, 4, 1).reshape(-1, middle) @ conv.flip(2, 3, 4).transpose(0, 1).reshape(middle, -1)
-    offsets = itertools.product(range(2), repeat=3)
-    kernel = up.new_zeros(channels, features, 4, 4, 4)
-    for (i, j, k), product in zip(offsets, taps.view(channels, 8, features, 3, 3, 3).unbind(1), strict=True):
-        kernel[:, :, i : i + 3, j : j + 3, k : k + 3] += product
+    kernel = taps.view(channels, 2, 2, 2, features, 3, 3, 3)
+    for axis in (-3, -2, -1):
+        # The two taps of the first convolution along this axis, the second one shifted by one.
+        first, second = kernel.unbind(1)
+        other_axes = (0, 0) * (-axis - 1)
+        kernel = F.pad(first, (*other_axes, 0, 1)) + F.pad(second, (*other_axes, 1, 0))
     return kernel
 
 
