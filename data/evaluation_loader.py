@@ -1,7 +1,7 @@
 """Batches for evaluation: every sample once, in order."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from utils.workers import read_with_workers, start_worker
 class _Readable(Dataset):
     """(index, sample, reason) for each of the given indices; the sample is None where it is broken, for this reason."""
 
-    def __init__(self, dataset: RawDataset, indices: range) -> None:
+    def __init__(self, dataset: RawDataset, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
 
     def __len__(self) -> int:
@@ -38,17 +38,18 @@ class EvaluationLoader:
         batch_size: samples in a batch of this process.
         workers: number of processes that read; 0: read in this process.
         rank, world_size: of this process, which reads every ``world_size``-th sample, starting at ``rank``.
+        only: indices of the samples to read; None for all.
         max_bad: fraction of the samples that may be broken.
     """
 
     def __init__(
         self, dataset: RawDataset, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
-        max_bad: float = 0.01,
+        max_bad: float = 0.01, only: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
         self.dataset, self.max_bad = dataset, max_bad
         self.bad: dict[str, str] = {}
         self.batch_size, self.workers, self.is_main = batch_size, workers, rank == 0
-        self.indices = range(rank, len(dataset), world_size)
+        self.indices = (range(len(dataset)) if only is None else only)[rank::world_size]
 
     def __iter__(self) -> Iterator[tuple[list[int], Any]]:
         """Yield (indices, batch).

@@ -73,11 +73,11 @@ def _load(options: Options, norm: str, *, verbose: bool) -> nn.Module:
 def _extract(run: FilesRun, reading: Preprocessing, module: ForwardStep) -> None:
     """Note the mean over the windows of each file."""
     size = max(1, run.options.b // run.world.size) if reading.dim == 2 and not reading.whole else 1
-    batches = run.batches(PreparedFiles(run.left, reading), size)
+    batches = run.batches(PreparedFiles(run.files, reading), size)
     for indices, (windows, counts) in batches:
         found = torch.cat([module(some.to(run.device)).double().cpu() for some in windows.split(max(size, AT_ONCE))])
         means = [one.mean(dim=0) for one in found.split(counts.tolist())]
-        named = {run.left.names[i]: mean.float() for i, mean in zip(indices, means, strict=True)}
+        named = {run.files.names[i]: mean.float() for i, mean in zip(indices, means, strict=True)}
         run.log.add({name: mean.tolist() for name, mean in named.items() if mean.isfinite().all()})
         run.note_not_finite([name for name, mean in named.items() if not mean.isfinite().all()])
     run.broken.update(batches.bad)

@@ -34,9 +34,8 @@ class FilesRun(NamedTuple):
     world: World
     device: torch.device
     files: FoundFiles
-    """All."""
-    left: FoundFiles
-    """Those that are not finished."""
+    left: list[int]
+    """Indices of those that are not finished."""
     log: PredictionLog
     recorder: Recorder
     broken: dict[str, str]
@@ -69,16 +68,16 @@ class FilesRun(NamedTuple):
         files = find_files(options.data, dim, verbose=world.is_main)
         # The first process decides for all, since the others may already have begun to write.
         finished = gather(set(log.read()) if world.is_main else None)[0]
-        left = files.without(finished.__contains__)
-        if world.is_main and len(left.names) < len(files.names):
-            print(f"{len(files.names) - len(left.names)} of {len(files.names)} are finished already", file=sys.stderr)
+        left = [i for i, name in enumerate(files.names) if name not in finished]
+        if world.is_main and len(left) < len(files.names):
+            print(f"{len(files.names) - len(left)} of {len(files.names)} are finished already", file=sys.stderr)
         return cls(options, world, device, files, left, log, recorder, {})
 
     def batches(self, dataset: RawDataset, batch_size: int) -> EvaluationLoader:
-        """Return batches of this process's share; broken files are left out and noted when they have been read."""
+        """Return batches of this process's share of what is left, of a dataset of all files."""
         return EvaluationLoader(
             dataset, batch_size=batch_size, workers=self.options.workers, rank=self.world.rank,
-            world_size=self.world.size, max_bad=self.options.max_bad,
+            world_size=self.world.size, max_bad=self.options.max_bad, only=self.left,
         )  # fmt: skip
 
     def place(self, model: nn.Module, dim: int) -> ForwardStep:

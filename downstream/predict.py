@@ -67,10 +67,10 @@ def _columns(network: TunedNetwork) -> list[str]:
 @torch.no_grad()
 def _classify(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
     """Note the probabilities of each class."""
-    batches = run.batches(PreparedFiles(run.left, network.reading), max(1, run.options.b // run.world.size))
+    batches = run.batches(PreparedFiles(run.files, network.reading), max(1, run.options.b // run.world.size))
     for indices, (inputs, _) in batches:
         probabilities = module(inputs.to(run.device)).double().sigmoid().cpu()
-        named = {run.left.names[i]: row for i, row in zip(indices, probabilities, strict=True)}
+        named = {run.files.names[i]: row for i, row in zip(indices, probabilities, strict=True)}
         run.log.add({name: row.tolist() for name, row in named.items() if row.isfinite().all()})
         run.note_not_finite([name for name, row in named.items() if not row.isfinite().all()])
     run.broken.update(batches.bad)
@@ -79,22 +79,19 @@ def _classify(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None
 @torch.no_grad()
 def _segment(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
     """Write mask and picture of each image, and note the volume of each region in ml, in 2D its area in pixels."""
-    # Of all files, so that a mask's name does not depend on what is finished.
-    file_of = dict(zip(run.files.names, file_names(run.files.names), strict=True))
-    pairs = zip(run.left.names, run.left.sources, strict=True)
-    layout = network.layout([Case(file_of[name], "", (source,), None) for name, source in pairs])
+    pairs = zip(file_names(run.files.names), run.files.sources, strict=True)
+    layout = network.layout([Case(name, "", (source,), None) for name, source in pairs])
     inference = Inference(network.reading.window, as_input(network.reading.dim), network.exclusive, run.device)
-    cases = WholeCases(layout.cases, layout)
-    batches = run.batches(cases, 1)
+    batches = run.batches(WholeCases(layout.cases, layout), 1)
     output = Path(run.options.output)
     for (index,), case in batches:
-        name, chosen = run.left.names[index], segment_image(module, case, inference)
+        name, chosen = run.files.names[index], segment_image(module, case, inference)
         if chosen is None:
             run.note_not_finite([name])
             continue
         save_mask(output / MASKS, layout.cases[index], regions_to_mask(chosen.numpy(), layout.regions))
         image, _, borders = slice_of(case, chosen)
-        save_borders(output / OVERLAYS / f"{file_of[name]}.png", image, list(borders))
+        save_borders(output / OVERLAYS / f"{layout.cases[index].name}.png", image, list(borders))
         run.log.add({name: _sizes(case, chosen)})
     run.broken.update(batches.bad)
 

@@ -1,7 +1,7 @@
 """Find every image or volume below a folder, whatever it is for."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +22,6 @@ class FoundFiles(NamedTuple):
     sources: list[Source]
     refused: list[str]
     """A line for each folder or DICOM series that cannot be read as it is."""
-
-    def without(self, done: Callable[[str], bool]) -> "FoundFiles":
-        """Return the files whose names are not done."""
-        left = [(name, source) for name, source in zip(self.names, self.sources, strict=True) if not done(name)]
-        return FoundFiles([name for name, _ in left], [source for _, source in left], self.refused)
 
 
 def find_files(root: str | Path, dim: int, *, verbose: bool) -> FoundFiles:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from data.catalog.chest import FINDINGS
 from data.catalog.labels import CHEXPERT_FINDINGS, read_chexpert_labels, read_listed_labels
 from data.catalog.list_folders import ListFolders
 from data.catalog.patients import chest_patient, chexpert_patient
@@ -82,6 +83,23 @@ def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypa
         assert found["low"] <= found["value"] <= found["high"]
     assert Image.open(whole / "roc.png").width > 100
     assert load_encoder_with_match(whole / "best.pt", dim=2)[1].matched == 120
+    # Predicted from the files alone, by what the weights know, probabilities are the same.
+    predicted = ["--phase", "predict", "--weight", whole / "best.pt", "--data", nih / "images"]
+    status, error = run(monkeypatch, capsys, *predicted, "--workers", 0, "--output", tmp_path / "predicted")
+    assert status == 0, error
+    with open(tmp_path / "predicted" / "predictions.csv", newline="") as file:
+        alone = {row["name"]: row for row in csv.DictReader(file)}
+    assert len(alone) == len(list((nih / "images").iterdir()))
+    for row in rows:
+        got, expected = ([float(one[name]) for name in FINDINGS] for one in (alone[row["name"]], row))
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    # Thresholds are those of the best epoch's validation, for findings that it has with and without.
+    best = (whole / "metrics.jsonl").read_text().splitlines()[results["best_epoch"]]
+    thresholds = json.loads(best)["thresholds"]
+    assert thresholds and all(0 < value < 1 for value in thresholds.values())
+    for name in FINDINGS:
+        expected = f"{thresholds[name]:.6f}".rstrip("0") if name in thresholds else ""
+        assert {one[f"threshold_{name}"] for one in alone.values()} == {expected}
     # From the state after epoch 1, in another folder; the best weights come along in the state.
     resume = ["--epochs", 2, "--resume", whole / "state" / "previous.pt"]
     status, error = run(monkeypatch, capsys, *options_of(nih, third, weight=weights), *resume)

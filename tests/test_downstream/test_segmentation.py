@@ -24,6 +24,7 @@ from data.loader import Loader
 from data.mask_files import regions_to_mask, save_mask
 from data.readers.volumes import load_resampled
 from data.transforms.hounsfield import scale
+from downstream.tuned import read_tuned
 from evaluation.metrics import means_of
 from evaluation.segmentation import CaseScore, Inference, choose, dice_of, distance_of, on_grid, window_logits
 from evaluation.segmentation_report import describe_segmentation
@@ -142,6 +143,9 @@ def test_brats_from_weights_to_results_and_resumed_alike(brats, tmp_path, monkey
     expected = sitk.GetArrayFromImage(truth) > 0
     dice = 2 * (predicted & expected).sum() / (predicted.sum() + expected.sum())
     assert results["dice"]["WT"]["value"] == pytest.approx(dice, abs=1e-6)
+    network = read_tuned(whole / "best.pt")
+    assert (network.outputs, network.mask_values, network.channels) == (("WT", "TC", "ET"), (2, 1, 4), 4)
+    assert (network.norm, network.exclusive, network.reading.intensity) == ("gn", False, "minmax")
     _, match = load_encoder_with_match(whole / "best.pt", dim=3, norm="gn")
     assert match.matched == 32
     # From the state after epoch 0, in another folder.
@@ -182,6 +186,13 @@ def test_a_folder_of_images_and_masks(flat, tmp_path, monkeypatch, capsys):
     for name in names:
         mask = np.array(Image.open(out / "masks" / f"{name}.png"))
         assert mask.shape == (70, 90) and set(np.unique(mask)) <= {0, 1, 2}
+    # Predicted from the files alone, by what the weights know, the masks are the same.
+    predicted = ["--phase", "predict", "--weight", out / "best.pt", "--data", flat / "images"]
+    status, error = run(monkeypatch, capsys, *predicted, "--workers", 0, "--output", tmp_path / "p")
+    assert status == 0, error
+    for name in names:
+        again = np.array(Image.open(tmp_path / "p" / "masks" / f"{name}.png"))
+        np.testing.assert_array_equal(again, np.array(Image.open(out / "masks" / f"{name}.png")))
     # A list of its own decides, and takes the patient's other image out of the rest.
     copy = shutil.copytree(flat, tmp_path / "copy")
     (copy / "test.txt").write_text("x3.png\n")
