@@ -7,19 +7,22 @@ python -m models.export WEIGHTS.pt --dim 3 --to safetensors --out encoder.safete
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.encoders import NORMS, first_conv_name
 from models.pretrained import load_encoder_with_match
+from models.weight_facts import facts_of
 from utils.arguments import OneLineParser, number
 from utils.atomic import whole_file
 from utils.errors import run_command
 from utils.optional import import_optional
+from utils.safetensors_files import write_safetensors
 
 # Sides of the example image that ONNX export traces. They differ and are not 1, so that the exporter neither confuses
 # two sides nor takes one for a constant.
@@ -27,16 +30,18 @@ EXAMPLE_SIDES = {2: (64, 96), 3: (16, 24, 32)}
 AXES = {2: ("height", "width"), 3: ("x", "y", "z")}
 
 
-def save_safetensors(encoder: nn.Module, path: str | Path) -> None:
+def save_safetensors(encoder: nn.Module, path: str | Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the encoder's weights as safetensors, float32 or int64; in 2D torchvision and timm use the same names.
+
+    Args:
+        encoder: the encoder.
+        path: the file to write.
+        facts: what goes into the metadata, see :func:`models.weight_facts.facts_of`.
 
     Raises:
         UserError: safetensors is not installed, or the file cannot be written.
     """
-    safetensors = import_optional("safetensors.torch", "--to safetensors")
-    entries = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    with whole_file(path) as file:
-        file.write(safetensors.save(entries, metadata={"format": "pt"}))
+    write_safetensors(path, encoder.state_dict(), facts)
 
 
 class Stages(nn.Module):
@@ -114,8 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.weights, options.dim, in_channels=options.in_channels, norm=options.norm
     )
     encoder.eval()
+    channels = encoder.state_dict()[first_conv_name(encoder.state_dict())].shape[1]
+
+    def save_with_facts() -> None:
+        facts = facts_of(options.weights, dim=options.dim, channels=channels, norm=options.norm)
+        save_safetensors(encoder, options.out, facts)
+
     save: dict[str, Callable[[], None]] = {
-        "safetensors": lambda: save_safetensors(encoder, options.out),
+        "safetensors": save_with_facts,
         "onnx": lambda: save_onnx(encoder, options.out, dim=options.dim),
     }
     save[options.to]()

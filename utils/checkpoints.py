@@ -14,6 +14,7 @@ from torch import Tensor
 
 from utils.atomic import whole_file
 from utils.errors import UserError
+from utils.safetensors_files import ENDING, read_safetensors
 
 # Key of what prediction needs to know of fine-tuned weights, beside the weights.
 RECORD = "record"
@@ -98,7 +99,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this program or of the authors, onto the CPU.
+    """Read a checkpoint of this program or of the authors, or a safetensors file, onto the CPU.
 
     Only tensors, numbers, strings, containers and the authors' ``argparse.Namespace`` are loaded; any other
     object is refused, so that no file can run code.
@@ -109,6 +110,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"expected a checkpoint file, there is none at {path}")
+    if path.suffix == ENDING:
+        return read_safetensors(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,6 @@
 """Encoders as other programs take them: safetensors, ONNX, other numbers of input channels."""
 
+import json
 import subprocess
 import sys
 
@@ -9,12 +10,15 @@ import timm
 import torch
 import torchvision
 
+from data import views2d
+from data.preprocess import PRETRAINED, Preprocessing, preprocessing_of
+from data.transforms import hounsfield
 from models.encoders import adapt_input, build_encoder
 from models.export import main
 from models.pcrlv2_model_3d import Encoder3d, PCRLv23d
 from models.pretrained import load_encoder, load_encoder_with_match
 from models.weight_files import read_weights
-from utils.checkpoints import save_checkpoint
+from utils.checkpoints import read_checkpoint, save_checkpoint
 from utils.errors import UsageError, UserError
 
 SECOND_SHAPES = {2: (3, 3, 96, 64), 3: (3, 1, 24, 8, 16)}
@@ -91,6 +95,96 @@ def test_3d_safetensors_go_into_the_encoder(files, tmp_path, capsys):
     assert all(torch.equal(value, weights[name]) for name, value in encoder.state_dict().items())
     count = len(encoder.state_dict())
     assert f"{count} of {count} entries matched; not used of the file: up_tr256, " in capsys.readouterr().err
+
+
+CHEST = {
+    "model": "pcrlv2", "phase": "pretask", "n": "chest", "d": 2, "ratio": 1.0, "seed": 42, "global_size": 160,
+    "intensity": "percentiles", "invert": True, "data": "/home/me/nih", "init": "/home/me/first.pt",
+}  # fmt: skip
+RUN = {
+    "options": CHEST,
+    "version": "1.1.0",
+    "git_revision": "abc",
+    "samples": 78468,
+    "list": "ff",
+    "status": "finished",
+}
+
+
+def metadata_of(path):
+    safetensors = pytest.importorskip("safetensors")
+    with safetensors.safe_open(path, framework="pt") as file:
+        found = file.metadata()
+    assert found.pop("format") == "pt"
+    return {name: json.loads(text) for name, text in found.items()}
+
+
+@pytest.fixture
+def chest(files, tmp_path):
+    """Weights of a run with options of its own, and the run.json beside them."""
+    save_checkpoint(tmp_path / "w.pt", {"opt": CHEST, "state_dict": read_weights(files[2]), "epoch": 240})
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    return {2: tmp_path / "w.pt"}
+
+
+def test_safetensors_say_how_images_become_inputs_and_where_the_weights_come_from(chest, tmp_path):
+    run(chest, 2, "safetensors", tmp_path / "e.safetensors", "--in_channels", "1")
+    found = metadata_of(tmp_path / "e.safetensors")
+    assert found["preprocessing"] == {
+        "dimensions": 2, "channels": 1, "norm": "bn", "window": [160, 160], "whole": False,
+        "intensity": "percentiles", "invert": True, "axes": "y x", "grey_scaled_to": [0, 1],
+        "mean": list(views2d.MEAN), "std": list(views2d.STD),
+    }  # fmt: skip
+    settings = {name: value for name, value in CHEST.items() if name != "data"} | {"init": "first.pt"}
+    origin = found["provenance"]
+    assert origin.pop("exported_by").startswith("PCRLv2 ")
+    assert origin == {name: value for name, value in RUN.items() if name != "options"} | {
+        "program": "PCRLv2", "weights": "w.pt", "epoch": 240, "data_set": "chest", "settings": settings,
+    }  # fmt: skip
+    assert preprocessing_of(tmp_path / "e.safetensors", 2) == preprocessing_of(chest[2], 2)
+
+
+def test_our_safetensors_load_and_are_exported_again_as_they_are(chest, tmp_path):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    run(chest, 2, "safetensors", one)
+    (tmp_path / "run.json").unlink()
+    run({2: one}, 2, "safetensors", two)
+    assert metadata_of(one) == metadata_of(two) and metadata_of(one)["provenance"]["samples"] == 78468
+    before, after = load_encoder(chest[2], 2).state_dict(), load_encoder(two, 2).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_of_3d_weights_what_is_assumed_of_crops_is_said(files, tmp_path):
+    run(files, 3, "safetensors", tmp_path / "e.safetensors")
+    found, published = metadata_of(tmp_path / "e.safetensors")["preprocessing"], PRETRAINED[3]
+    assert (found["window"], found["spacing_mm"]) == (list(published.window), published.spacing)
+    assert found["intensity"] == published.intensity and found["hu_window"] == [hounsfield.LOWEST, hounsfield.HIGHEST]
+    assert found["normalisation"].startswith("mean 0") and found["assumed"].startswith("as published")
+
+
+def test_fine_tuned_weights_bring_their_record(files, tmp_path, capsys):
+    reading = Preprocessing(3, (32, 32, 16), "minmax", whole=True)
+    content = {"state_dict": read_weights(files[3]), "epoch": 3, "record": {"reading": reading.as_record()}}
+    save_checkpoint(tmp_path / "best.pt", content)
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    run({3: tmp_path / "best.pt"}, 3, "safetensors", tmp_path / "e.safetensors")
+    found = metadata_of(tmp_path / "e.safetensors")
+    assert found["preprocessing"]["spacing_mm"] == "as stored" and found["preprocessing"]["normalisation"] == "none"
+    assert not found["preprocessing"].keys() & {"assumed", "hu_window", "mean"}
+    assert preprocessing_of(tmp_path / "e.safetensors", 3) == reading
+    # The run.json is that of a pre-training.
+    assert "samples" not in found["provenance"] and "no run.json of its run beside it" in capsys.readouterr().err
+
+
+def test_damaged_and_foreign_safetensors(files, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "e.safetensors"
+    safetensors.save_file(build_encoder(2, 3).state_dict(), path, metadata={"format": "pt", "opt": "{", "epoch": "3"})
+    assert read_checkpoint(path).keys() == {"state_dict"} and preprocessing_of(path, 2) == PRETRAINED[2]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="e.safetensors is cut short or is no safetensors file") as caught:
+        load_encoder(path, 2)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
