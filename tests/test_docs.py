@@ -22,6 +22,8 @@ import luna_preprocess
 from benchmarks.evidence.phantoms import PHANTOMS
 from data.catalog.labels import CHEXPERT_FINDINGS
 from data.phantoms.dataset import make_ct, make_xrays
+from data.preprocess import Preprocessing
+from downstream.tuned import TunedNetwork
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
 from tests.dicom_files import dicom_bytes
@@ -32,7 +34,7 @@ from tests.processes import free_port, start
 from tests.programs import replay, run_script
 from tests.scans import lung
 from tests.test_slurm import submit_with_standins
-from utils.checkpoints import save_checkpoint
+from utils.checkpoints import RECORD, save_checkpoint
 from utils.installed import lacks
 
 ROOT = Path(__file__).parent.parent
@@ -218,6 +220,10 @@ def write_weights(folder):
         torch.save(theirs, folder / f"simance_multi_crop_{name}_pretask_1.0_240.pt")
     for short, name in (("CHEST.pt", "pcrlv2_chest"), ("LUNA.pt", "pcrlv2_luna")):
         shutil.copy(folder / f"{name}_pretask_1.0_240.pt", folder / short)
+    tuned = TunedNetwork("classification", "folder", ("ill",), Preprocessing(2, (32, 32), "file"))
+    content = {"state_dict": tuned.build().state_dict(), RECORD: tuned.as_record()}
+    (folder / "TUNED").mkdir()
+    save_checkpoint(folder / "TUNED" / "best.pt", content)
 
 
 @pytest.fixture(scope="session")
@@ -311,7 +317,9 @@ def small_training(words):
     if "--help" in words:
         return []
     values = dict(pairwise(words))
-    phase, flat = values.get("--phase", "pretask"), values["--d"] == "2"
+    phase, flat = values.get("--phase", "pretask"), values.get("--d") == "2"
+    if phase in ("predict", "features"):
+        return small_extraction(phase, flat)
     candidates = values["--n"] == "luna" and phase != "pretask"
     options = ["--workers", "0", "--device", "cpu"]
     options += ["--epochs", "0"] if phase != "probe" else ["--probe_neighbours", "2"]
@@ -325,6 +333,12 @@ def small_training(words):
     # Left out where a command shows only what is new in it.
     options += ["--output", "OUT"] if "--output" not in values else []
     return options + (["--lr", "1e-4"] if "--lr" not in values and phase != "probe" else [])
+
+
+def small_extraction(phase, flat):
+    """Options behind a prediction, which has all of its sizes from its weights, or behind an extraction of features."""
+    sizes = ["--global_size", "32"] if flat else ["--crop", "16", "16", "16"]
+    return ["--workers", "0", "--device", "cpu", "--b", "8", *(sizes if phase == "features" else [])]
 
 
 # How each kind of command is run.
@@ -438,6 +452,8 @@ def test_the_table_that_a_snippet_makes_of_others(made):
 def test_snippet(code, earlier, tmp_path):
     for name in re.findall(r'"([^"]+\.pt)"', code):
         shutil.copy(earlier / name, tmp_path)
+    for name in re.findall(r'"([^"]+\.dcm)"', code):
+        shutil.copy(earlier / "XRAY_DIR" / "001" / "IM3", tmp_path / name)
     names = run_snippet(code, tmp_path)
     network = names.get("model", names.get("encoder"))
     theirs = torch.load(next(tmp_path.glob("*.pt")), weights_only=False)["state_dict"]
