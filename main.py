@@ -25,6 +25,7 @@ from data.views2d import Views2d
 from data.views3d import Views3d
 from engine.curves import CurvePictures
 from engine.memory_format import memory_format
+from engine.model_card import write_model_card
 from engine.optimizers import build_optimizer
 from engine.parallel import check_batch, parallelize
 from engine.pictures import RestorationPictures
@@ -43,7 +44,7 @@ from models.pretrained import load_weights
 from utils.devices import choose_devices
 from utils.distributed import destroy_process_group, init_process_group, is_peer_failure
 from utils.errors import UserError, run_command
-from utils.options import Options, fixed_options, parse_options
+from utils.options import FINETUNE, PRETASK, Options, fixed_options, parse_options
 from utils.output_lock import lock_output, unlock_output
 from utils.provenance import describe_program
 from utils.records import LossWeights
@@ -198,6 +199,8 @@ def main() -> int:
             write_features(options, world)
         else:
             pretrain(options, world)
+        if world.is_main and options.phase in (PRETASK, FINETUNE):
+            write_model_card(Path(options.output))
     except Stopped as stopped:
         if world.is_main:
             print(f"main.py: {stopped}; resume with --resume auto", file=sys.stderr)

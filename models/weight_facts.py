@@ -81,7 +81,7 @@ def _preprocessing(dim: int, opt: Mapping[str, Any], reading: Mapping[str, Any] 
 
 def _provenance(weights: Path, content: Mapping[str, Any], opt: Mapping[str, Any]) -> dict[str, Any]:
     """Say which program, data and settings made the weights, by the run.json beside them, if it is of their run."""
-    known = {"weights": weights.name, "exported_by": describe_version()}
+    known: dict[str, Any] = {"weights": weights.name, "exported_by": describe_version()}
     known |= {name: content[name] for name in ("epoch", "valid_loss") if name in content}
     run = _run_of(weights, opt)
     if run is None:

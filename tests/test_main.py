@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
+import SimpleITK as sitk
 import torch
 from PIL import Image
 
@@ -14,7 +15,9 @@ import main
 from engine.run_state import RunState
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
+from tests.model_cards import run_card
 from tests.programs import run
+from tests.scans import lung
 from utils.errors import run_command
 from utils.options import parse_options
 
@@ -94,6 +97,9 @@ def test_2d_from_images_to_the_published_snippet(chest, tmp_path, monkeypatch, c
     first = torch.load(tmp_path / "pcrlv2_chest_pretask_1.0_0.pt")["state_dict"]
     assert torch.equal(first["conv1.weight"], weights["conv1.weight"])
     assert not torch.equal(first["bn1.running_mean"], weights["bn1.running_mean"])
+    names = run_card(tmp_path, chest / "images" / "00000000_000.png", 2)
+    assert torch.equal(names["encoder"].conv1.weight, encoder.conv1.weight)
+    assert names["inputs"].shape == (1, 3, 64, 64) and names["features"].shape == (1, 512, 2, 2)
 
 
 def test_3d_from_crops_to_the_published_snippet(crops, tmp_path, monkeypatch, capsys):
@@ -105,6 +111,8 @@ def test_3d_from_crops_to_the_published_snippet(crops, tmp_path, monkeypatch, ca
     model.load_state_dict(checkpoint["state_dict"])
     encoder = load_encoder(tmp_path / "pcrlv2_luna_pretask_1.0_1.pt", dim=3)
     assert torch.equal(encoder.down_tr64.ops[0].conv1.weight, model.down_tr64.ops[0].conv1.weight)
+    sitk.WriteImage(sitk.GetImageFromArray(lung((40, 70, 60))), str(tmp_path / "ct.nii.gz"))
+    assert run_card(tmp_path, tmp_path / "ct.nii.gz", 3)["features"].shape == (4, 512, 8, 8, 4)
 
 
 @pytest.fixture
