@@ -22,6 +22,7 @@ from evaluation.metrics import auroc, weighted_auroc
 from losses.classification import known_cross_entropy
 from models.classification import build_classifier
 from models.pretrained import load_encoder_with_match
+from tests.model_cards import run_card
 from tests.programs import run
 from utils.errors import UserError
 from utils.records import LabelledImages
@@ -90,6 +91,10 @@ def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypa
     with open(tmp_path / "predicted" / "predictions.csv", newline="") as file:
         alone = {row["name"]: row for row in csv.DictReader(file)}
     assert len(alone) == len(list((nih / "images").iterdir()))
+    # By the code of the run's card as well.
+    card = run_card(whole, nih / "images" / rows[0]["name"], 2)
+    expected = [float(rows[0][name]) for name in FINDINGS]
+    np.testing.assert_allclose(card["probabilities"][0].numpy(), expected, atol=1e-5)
     for row in rows:
         got, expected = ([float(one[name]) for name in FINDINGS] for one in (alone[row["name"]], row))
         np.testing.assert_allclose(got, expected, atol=1e-5)
