@@ -92,6 +92,17 @@ def build_model(options: Options, dimension: Dimension, world: World, *, resumed
     return model.to(memory_format=dimension.memory_format)
 
 
+def note_random_start(options: Options, world: World, *, resumed: bool) -> None:
+    """Report what the published SGD does to random first weights in 2D; its published start is ImageNet's weights."""
+    is_random = options.d == 2 and options.encoder_weights == "none" and not options.init and not resumed
+    if is_random and options.optimizer == "sgd" and world.is_main:
+        print(
+            f"random first weights: SGD at --lr {options.lr:g} may turn the first convolution into a blur, as the "
+            "published 0.01 does (docs/evidence.md); --optimizer adamw --lr 1e-3 --weight_decay 0.05 does not",
+            file=sys.stderr,
+        )
+
+
 def prepare_probe(options: Options, lists: ListFolders, world: World, device: torch.device) -> Callable[..., Any]:
     """A function from encoder to the probe of ``--probe_every``; missing labels are reported here, before training."""
     if not options.probe_every or not world.is_main:
@@ -142,6 +153,7 @@ def pretrain(options: Options, world: World) -> None:
 
     dimension = make_dimension(options, devices[0], resumed=state is not None)
     model = build_model(options, dimension, world, resumed=state is not None)
+    note_random_start(options, world, resumed=state is not None)
     module = parallelize(
         PretrainStep(model, precision, dimension.memory_format, LossWeights(*options.loss_weights)), devices, world
     )

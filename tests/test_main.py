@@ -20,6 +20,7 @@ from tests.programs import run
 from tests.scans import lung
 from utils.errors import run_command
 from utils.options import parse_options
+from utils.world import World
 
 TERMS = {"total", "restoration", "intermediate_restoration", "global_similarity", "local_similarity"}
 
@@ -168,6 +169,23 @@ def test_init_starts_from_weights(chest, tmp_path, monkeypatch, capsys):
     assert status == 0 and "--init" in error
     before, after = (torch.load(p)["state_dict"] for p in (weights, tmp_path / "b" / weights.name))
     assert torch.equal(before["layer4.1.conv2.weight"], after["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(("typed", "resumed", "noted"), [
+    ("--n chest --d 2 --encoder_weights none --lr 0.01", False, True),
+    ("--n chest --d 2 --encoder_weights none --lr 0.01", True, False),
+    ("--n chest --d 2 --encoder_weights none --optimizer adamw", False, False),
+    ("--n chest --d 2 --encoder_weights none --init x.pt", False, False),
+    ("--n chest --d 2", False, False),
+    ("--n luna --d 3", False, False),
+])  # fmt: skip
+def test_sgd_on_random_first_weights_is_noted(capsys, typed, resumed, noted):
+    options = parse_options(["--data", "D", "--output", "O", *typed.split()])
+    main.note_random_start(options, World(), resumed=resumed)
+    printed = capsys.readouterr().err
+    assert ("--lr 0.01 may turn the first convolution into a blur" in printed) == noted == bool(printed)
+    main.note_random_start(options, World(1, 2), resumed=resumed)
+    assert not capsys.readouterr().err
 
 
 def test_the_hub_is_asked_only_for_weights_that_are_used(monkeypatch):
