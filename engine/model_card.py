@@ -8,7 +8,7 @@ from typing import Any
 
 from models.weight_facts import portable, read_run
 from utils.atomic import whole_file
-from utils.checkpoints import weights_name
+from utils.checkpoints import RECORD, read_checkpoint, weights_name
 from utils.errors import UserError
 from utils.fingerprint import fingerprint_of
 from utils.options import DEFAULTS, FINETUNE, plain
@@ -24,7 +24,7 @@ COUNTS = {
     "test_samples": "samples to test",
 }
 OF_EPOCH = (*LossTerms._fields, "projection_spread")
-SUBJECTS = {2: "chest X-rays (2D, ResNet18)", 3: "chest CT (3D U-Net encoder)"}
+NETWORKS = {2: "ResNet18 of images", 3: "3D U-Net encoder of volumes"}
 EXAMPLES = {2: "image.png", 3: "volume.nii.gz"}
 ENCODER = """```python
 from data.preprocess import preprocess, preprocessing_of
@@ -47,6 +47,15 @@ network = read_tuned("{weights}")
 model = load_tuned(network, "{weights}").eval()
 probabilities = model(preprocess("{example}", network.reading)).sigmoid()
 ```
+"""
+# Images of several channels are several files, which prediction does not read.
+CHANNELS = """```python
+from downstream.tuned import load_tuned, read_tuned
+
+model = load_tuned(read_tuned("{weights}"), "{weights}").eval()
+```
+
+The input has {channels} channels, each scaled from its least to its largest value.
 """
 TO_FILL_IN = """## Licence and use
 
@@ -93,17 +102,26 @@ def _sections(output: Path, run: Mapping[str, Any]) -> Iterator[str]:
     options = portable(run["options"])
     tuned, dim = options["phase"] == FINETUNE, options["d"]
     weights = BEST if tuned else _last_weights(options)
-    made = "Fine-tuned network" if tuned else "Encoder pre-trained without labels by PCRLv2 (arXiv 2301.00772)"
+    record = read_checkpoint(output / weights).get(RECORD, {}) if tuned else {}
     revision = f" (git {run['git_revision']})" if run.get("git_revision") else ""
-    yield f"# {weights}\n\n{made}, for {SUBJECTS[dim]}. Made by PCRLv2 {run['version']}{revision}.\n"
+    yield f"# {weights}\n\n{_purpose(dim, record)} Made by PCRLv2 {run['version']}{revision}.\n"
     yield f"## Data\n\n{_bullets(_data(run, tuned))}"
     settings = {f"`--{n}`": v for n, v in options.items() if n in ALWAYS or plain(DEFAULTS.get(n)) != v}
     told = "Those that differ from the defaults, and the main ones; `run.json` has all."
     yield f"## Settings\n\n{told}\n\n{_table(settings)}"
     yield f"## Results\n\n{_results(output) if tuned else _last_epoch(output)}"
-    code = (TUNED if tuned else ENCODER).format(weights=weights, dim=dim, example=EXAMPLES[dim])
+    channels = record.get("channels", 1)
+    code = ENCODER if not tuned else TUNED if channels == 1 else CHANNELS
+    code = code.format(weights=weights, dim=dim, example=EXAMPLES[dim], channels=channels)
     yield f"## Load\n\nIn a clone of the program, with its `requirements.txt`:\n\n{code}"
     yield TO_FILL_IN
+
+
+def _purpose(dim: int, record: Mapping[str, Any]) -> str:
+    """What the network is, by the record of fine-tuned weights; those of pre-training have none."""
+    if not record:
+        return f"{NETWORKS[dim]}, pre-trained without labels by PCRLv2 (arXiv 2301.00772)."
+    return f"Network of {dim}D {record['task']}; outputs: {', '.join(record['outputs'])}."
 
 
 def _last_weights(options: Mapping[str, Any]) -> str:

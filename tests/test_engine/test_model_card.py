@@ -6,6 +6,7 @@ import pytest
 
 from engine.model_card import CARD, write_model_card
 from tests.model_cards import read_card
+from utils.checkpoints import save_checkpoint
 from utils.errors import UserError
 
 PRETRAINED = {
@@ -51,7 +52,10 @@ def test_pre_training_says_data_settings_and_its_last_epoch(tmp_path):
     assert not {"/home", "learning_rate", "`--workers`"} & set(text.split()) and "/home" not in text
 
 
-def test_fine_tuning_says_its_results_and_where_it_started(tmp_path):
+@pytest.mark.parametrize("channels", [1, 4])
+def test_fine_tuning_says_its_results_and_where_it_started(tmp_path, channels):
+    record = {"task": "segmentation", "outputs": ["liver", "lesion"], "channels": channels}
+    save_checkpoint(tmp_path / "best.pt", {"state_dict": {}, "record": record})
     assert write_model_card(folder_of(tmp_path, TUNED, results=RESULTS))
     text = read_card(tmp_path)
     for line in (
@@ -61,7 +65,10 @@ def test_fine_tuning_says_its_results_and_where_it_started(tmp_path):
         "Test split, 26 images of 25 patients, with 95 % intervals over patients; best epoch 7.",
     ):  # fmt: skip
         assert line in text.splitlines(), line
-    assert "lesion" not in text and "/home" not in text
+    assert "Network of 3D segmentation; outputs: liver, lesion. Made by PCRLv2 1.1.0.\n" in text
+    assert "| dice lesion" not in text and "/home" not in text
+    # Images of several channels are several files, which prediction does not read.
+    assert ("--phase predict" in text) == (channels == 1) and ("The input has 4 channels" in text) == (channels == 4)
     (tmp_path / "results.json").unlink()
     assert write_model_card(tmp_path) and "The test split was not evaluated." in read_card(tmp_path)
 
