@@ -454,6 +454,8 @@ def test_snippet(code, earlier, tmp_path):
         shutil.copy(earlier / name, tmp_path)
     for name in re.findall(r'"([^"]+\.dcm)"', code):
         shutil.copy(earlier / "XRAY_DIR" / "001" / "IM3", tmp_path / name)
+    # The clone that torch.hub loads from.
+    (tmp_path / "PCRLv2").symlink_to(ROOT)
     names = run_snippet(code, tmp_path)
     network = names.get("model", names.get("encoder"))
     theirs = torch.load(next(tmp_path.glob("*.pt")), weights_only=False)["state_dict"]
