@@ -43,6 +43,8 @@ class CaseCache:
         facts: list[object] = [VERSION, tuple(self.reading)]
         for source in (*case.images, case.mask):
             try:
+                if isinstance(source, Path):
+                    source.stat()
                 files = [(str(file.resolve()), file.stat()) for file in source_files(source)] if source else []
             except OSError:
                 raise UserError(f"expected a file of {case.name}, there is none at {source}") from None
