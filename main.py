@@ -123,6 +123,13 @@ def open_samples(options: Options, lists: ListFolders) -> ImageFiles | CropFiles
     return FreshCrops(dataset, seed=options.seed) if isinstance(dataset, WholeVolumes) else dataset
 
 
+def fill_cache(options: Options, dataset: ImageFiles, world: World) -> CachedImages:
+    """The same samples from a memory map, which the main process fills first."""
+    assert options.cache is not None
+    cached = CachedImages(dataset, options.cache, size=options.cache_size)
+    return cached.fill(workers=options.workers, is_main=world.is_main)
+
+
 def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
@@ -140,9 +147,7 @@ def pretrain(options: Options, world: World) -> None:
     dataset = open_samples(options, lists)
     make_probe = prepare_probe(options, lists, world, devices[0])
     if options.cache and isinstance(dataset, ImageFiles):
-        dataset = CachedImages(dataset, options.cache, size=options.cache_size).fill(
-            workers=options.workers, is_main=world.is_main
-        )
+        dataset = fill_cache(options, dataset, world)
     loader = Loader(
         dataset, batch_size=options.b, workers=options.workers, seed=options.seed, rank=world.rank,
         world_size=world.size, pin_memory=devices[0].type == "cuda", max_bad=options.max_bad,

@@ -1,6 +1,7 @@
 """The card of a finished run, from its folder."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.model_cards import read_card
 from utils.checkpoints import save_checkpoint
 from utils.errors import UserError
 
-PRETRAINED = {
+PRETRAINED: dict[str, Any] = {
     "options": {
         "model": "pcrlv2", "phase": "pretask", "n": "luna", "d": 3, "b": 32, "epochs": 240, "lr": 0.001, "ratio": 1.0,
         "seed": 42, "optimizer": "adamw", "data": "/home/me/crops", "init": "/home/me/first.pt", "workers": 4,
@@ -20,7 +21,7 @@ PRETRAINED = {
 }  # fmt: skip
 EPOCH = {"epoch": 240, "total": -1.25, "restoration": 0.01, "learning_rate": 0.0, "probe/knn_auroc": 0.71, "beta": 0.0}
 TUNED = {
-    "options": PRETRAINED["options"] | {"phase": "finetune", "n": "lits", "weight": "/home/me/LUNA.pt"},
+    "options": {**PRETRAINED["options"], "phase": "finetune", "n": "lits", "weight": "/home/me/LUNA.pt"},
     "version": "1.1.0", "git_revision": None, "samples": 70, "validation_samples": 10, "test_samples": 26,
     "test": "the folder test", "list": "ee", "match": "48 of 90 entries matched", "status": "finished",
 }  # fmt: skip

@@ -21,7 +21,6 @@ DEFAULTS = {
     "weight_decay": 1e-4, "ratio": 0.8, "seed": 42, "amp": False, "test": True,
     "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "spacing": None, "task": None, "labels": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True,
-    "classes": 0,
     "classes": 0, "intensity": None, "views": None, "skip": None, "invert": False,
     "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "cutout_size": 32, "swaps": 100,
