@@ -91,8 +91,8 @@ def shown_commands():
                 lines += content.replace("\\\n", " ").splitlines()
         for line in lines:
             if words := words_of(line):
-                found.setdefault(" ".join(words), page.relative_to(ROOT))
-    return [pytest.param(command.split(" "), id=f"{page}: {command}") for command, page in found.items()]
+                found.setdefault(shlex.join(words), page.relative_to(ROOT))
+    return [pytest.param(shlex.split(command), id=f"{page}: {command}") for command, page in found.items()]
 
 
 def is_listing(content):
