@@ -90,6 +90,7 @@ def finetune(options: Options, world: World) -> None:
         run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,
         after_epoch=[weights] if world.is_main else [],
     ).fit(state)  # fmt: skip
+    task.use_best()
     if not options.test:
         return
     # The first process decides for all, since the folder may not exist on other machines.
@@ -97,7 +98,6 @@ def finetune(options: Options, world: World) -> None:
         if world.is_main:
             print(f"{output / RESULTS} exists already: the test split is not evaluated again", file=sys.stderr)
         return
-    task.use_best()
     found = recipe.test(task.module)
     if world.is_main:
         write_results(output, {

@@ -55,6 +55,7 @@ class FinetuneTask:
         self.lr, self.seed, self.rank, self.best_file = lr, seed, rank, best_file
         self.record = dict(record or {})
         self.best_epoch, self.best_loss, self.best_weights = -1, float("inf"), self._weights()
+        self.best_thresholds: dict[str, float] = {}
 
     def _model(self) -> nn.Module:
         return unwrapped(self.module).get_submodule("model")
@@ -90,22 +91,30 @@ class FinetuneTask:
         numbers = self.validate(self.module)
         if numbers["valid_loss"] < self.best_loss:
             self.best_epoch, self.best_loss, self.best_weights = epoch, numbers["valid_loss"], self._weights()
-            if self.best_file is not None:
-                record = {RECORD: self.record | {"thresholds": numbers.get("thresholds", {})}} if self.record else {}
-                content = {"state_dict": self.best_weights, "epoch": epoch, "valid_loss": self.best_loss, **record}
-                save_checkpoint(self.best_file, content)
+            self.best_thresholds = numbers.get("thresholds", {})
+            self._save_best()
         return {**numbers, "best_epoch": self.best_epoch}
+
+    def _save_best(self) -> None:
+        if self.best_file is None:
+            return
+        record = {RECORD: self.record | {"thresholds": self.best_thresholds}} if self.record else {}
+        content = {"state_dict": self.best_weights, "epoch": self.best_epoch, "valid_loss": self.best_loss, **record}
+        save_checkpoint(self.best_file, content)
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, so that a resumed run selects the same one."""
-        return {"best_epoch": self.best_epoch, "best_loss": self.best_loss, "best_weights": self.best_weights}
+        return {
+            "best_epoch": self.best_epoch, "best_loss": self.best_loss, "best_weights": self.best_weights,
+            "best_thresholds": self.best_thresholds,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
-        self.best_weights = state["best_weights"]
+        self.best_weights, self.best_thresholds = state["best_weights"], state.get("best_thresholds", {})
 
     def use_best(self) -> None:
-        """Load the best weights into the network.
+        """Load the best weights into the network; write their file in a folder in which another run was resumed.
 
         Raises:
             UserError: no epoch had a finite validation loss.
@@ -113,3 +122,5 @@ class FinetuneTask:
         if self.best_epoch < 0:
             raise UserError("expected an epoch with a finite validation loss, there was none; try a smaller --lr")
         self._model().load_state_dict(self.best_weights)
+        if self.best_file is not None and not self.best_file.exists():
+            self._save_best()

@@ -111,6 +111,9 @@ def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypa
     assert status == 0, error
     assert numbers_of(third) == numbers_of(whole)[2:]
     assert json.loads((third / "results.json").read_text()) == results
+    kept, moved = (torch.load(folder / "best.pt") for folder in (whole, third))
+    assert {k: v for k, v in kept.items() if k != "state_dict"} == {k: v for k, v in moved.items() if k != "state_dict"}
+    assert all(torch.equal(value, moved["state_dict"][name]) for name, value in kept["state_dict"].items())
     (whole / "predictions.csv").unlink()
     again = ["--epochs", 2, "--resume", "auto"]
     status, error = run(monkeypatch, capsys, *options_of(nih, whole, weight=weights), *again)
