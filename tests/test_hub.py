@@ -32,14 +32,17 @@ def load(weights, **options):
 @pytest.fixture
 def foreign():
     """A program that has imported packages ``models`` and ``utils`` of its own, and none of ours."""
-    before = dict(sys.modules)
-    for name in before:
-        if name.partition(".")[0] in ("models", "utils"):
-            del sys.modules[name]
+
+    def ours_or_theirs():
+        return [name for name in sys.modules if name.partition(".")[0] in ("models", "utils", "pcrlv2_hub")]
+
+    before = {name: sys.modules.pop(name) for name in ours_or_theirs()}
     theirs = {name: ModuleType(name) for name in ("models", "utils", "utils.helper")}
     sys.modules.update(theirs)
     yield theirs
-    sys.modules.clear()
+    # Those of libraries that were imported meanwhile stay: some, as torch's, cannot be imported twice.
+    for name in ours_or_theirs():
+        del sys.modules[name]
     sys.modules.update(before)
 
 
