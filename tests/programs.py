@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import main
+from engine.run_state import RunState
 from utils.errors import run_command
 
 
@@ -24,6 +25,19 @@ def run(monkeypatch, capsys, *options):
     with pytest.raises(SystemExit) as caught:
         run_command(main.main)
     return caught.value.code, capsys.readouterr().err
+
+
+def keep_state(monkeypatch, path: Path, *, at: tuple[int, int]) -> Path:
+    """Copy the state that runs save at a position (epoch, step), as a run that is killed there leaves it, to a path."""
+    save = RunState.save
+
+    def save_and_keep(run_state, position, content):
+        save(run_state, position, content)
+        if position == at:
+            path.write_bytes((run_state.folder / "last.pt").read_bytes())
+
+    monkeypatch.setattr(RunState, "save", save_and_keep)
+    return path
 
 
 def replay(monkeypatch, folder: Path, arguments: Sequence[str], small: Callable[[str], Sequence[str]]) -> None:

@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 import main
-from engine.run_state import RunState
 from models.pcrlv2_model_3d import PCRLv23d
 from models.pretrained import load_encoder
 from tests.model_cards import run_card
-from tests.programs import run
+from tests.programs import keep_state, run
 from tests.scans import lung
 from utils.errors import run_command
 from utils.options import parse_options
@@ -129,14 +128,7 @@ def test_resumed_and_unbroken_runs_end_alike_and_changed_options_are_refused(che
     assert run(monkeypatch, capsys, *options_2d(chest, whole), "--epochs", 2, "--workers", 1)[0] == 0
     lists = ["--lists", whole / "lists"]
     # The state within epoch 1, from which a run that was killed there goes on.
-    save, middle = RunState.save, tmp_path / "middle.pt"
-
-    def save_and_keep(run_state, position, content):
-        save(run_state, position, content)
-        if position == (1, 1):
-            middle.write_bytes((run_state.folder / "last.pt").read_bytes())
-
-    monkeypatch.setattr(RunState, "save", save_and_keep)
+    middle = keep_state(monkeypatch, tmp_path / "middle.pt", at=(1, 1))
     assert run(monkeypatch, capsys, *options_2d(chest, broken), *lists, "--epochs", 2, "--save_minutes", 0)[0] == 0
     # With less memory a run is the same.
     third = [*options_2d(chest, tmp_path / "third"), *lists, "--epochs", 2, "--checkpoint_activations"]

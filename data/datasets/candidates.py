@@ -252,9 +252,8 @@ def open_candidates(
 
     listed = open_list(lists, "luna", FileIndex([root], [NameList.of(sorted(train))]), make=make, what="scans")
     _, rest = listed.cut(ratio)
-    given = {
-        split: lists.read("luna", split, FileIndex([root], [NameList.of(sorted(scans))])) for split in ("valid", "test")
-    }
+    index = FileIndex([root], [NameList.of(sorted(scans))])
+    given = {split: lists.read("luna", split, index) for split in ("valid", "test")}
     listed_test = given["test"] is not None
     with_candidates = {candidates.scans[i] for i in np.unique(candidates.scan_index)}
 

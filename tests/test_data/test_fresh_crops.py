@@ -15,9 +15,8 @@ from data.fresh_crops import FreshCrops
 from data.loader import Loader
 from data.pairs import CropSettings, make_pairs
 from data.readers.volumes import load_resampled
-from engine.run_state import RunState
 from tests.narrow_main import NarrowPCRLv23d
-from tests.programs import run
+from tests.programs import keep_state, run
 from tests.scans import lung, write_scan
 from utils.errors import UserError
 from utils.seeding import numpy_generator
@@ -158,14 +157,7 @@ def test_a_run_on_fresh_crops_that_is_killed_resumes_as_one_that_never_was(volum
         "--data", volumes, "--n", "folder", "--d", 3, "--b", 4, "--ratio", 1.0, "--workers", 0, "--epochs", 1,
         "--swaps", 2, "--no-amp", "--lists", tmp_path / "lists", "--picture_every", 100, "--save_minutes", 0,
     ]  # fmt: skip
-    save, middle = RunState.save, tmp_path / "middle.pt"
-
-    def save_and_keep(run_state, position, content):
-        save(run_state, position, content)
-        if position == (1, 1):
-            middle.write_bytes((run_state.folder / "last.pt").read_bytes())
-
-    monkeypatch.setattr(RunState, "save", save_and_keep)
+    middle = keep_state(monkeypatch, tmp_path / "middle.pt", at=(1, 1))
     assert run(monkeypatch, capsys, *options, "--output", tmp_path / "whole")[0] == 0
     assert run(monkeypatch, capsys, *options, "--output", tmp_path / "resumed", "--resume", middle)[0] == 0
     name = "pcrlv2_folder_pretask_1.0_1.pt"
