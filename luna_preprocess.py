@@ -10,10 +10,10 @@ from typing import Any
 import SimpleITK as sitk
 
 from data.catalog.crop_manifest import MANIFEST, write_manifest
-from data.catalog.dicom_scans import find_series
 from data.catalog.file_index import require_folder
 from data.catalog.joins import first_names
-from data.catalog.scans import find_scans, is_subset, subset_of
+from data.catalog.scans import subset_of
+from data.catalog.volumes import find_volumes
 from data.crop_options import parse_arguments, settings_of_options
 from data.crop_pairs import preprocess_scan
 from data.pairs import CropSettings
@@ -39,14 +39,8 @@ def choose_scans(
     Raises:
         UserError: no such folder, no scans in it, or two scans with the same name.
     """
-    found = find_scans(require_folder(root), exclude=exclude, verbose=verbose)
-    scans = [Scan(scan.path, save / scan.folder, scan.folder, scan.name) for scan in found.scans]
-    refused = list(found.unreadable)
-    if not any(is_subset(scan.folder) for scan in scans):
-        series = find_series(root, verbose=verbose)
-        folders = ["" if s.folder == root else s.folder.relative_to(root).as_posix() for s in series.series]
-        scans += [Scan(s, save / folder, folder, s.uid) for s, folder in zip(series.series, folders, strict=True)]
-        refused += series.refused
+    volumes, refused = find_volumes(require_folder(root), exclude=exclude, verbose=verbose)
+    scans = [Scan(volume.source, save / volume.folder, volume.folder, volume.name) for volume in volumes]
     if not scans and not refused:
         raise UserError(
             f"--data: expected subset*/*.mhd, or other volumes ({', '.join(SCANS)}, DICOM), in {root}, found none"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.catalog.dicom_scans import find_series
 from data.catalog.file_index import require_folder
 from data.catalog.folder_xrays import index_folder
-from data.catalog.scans import MASKS, find_scans, is_subset, list_name
+from data.catalog.scans import MASKS, list_name
+from data.catalog.volumes import find_volumes
 from data.readers.file_names import SCANS, ending_of
 from data.readers.images import IMAGES
 from data.readers.volumes import Source
@@ -42,22 +42,13 @@ def find_files(root: str | Path, dim: int, *, verbose: bool) -> FoundFiles:
     if dim == 2:
         names = list(index_folder(root).names)
         return FoundFiles(names, [root / name for name in names], [])
-    found = find_scans(root, exclude=MASKS, verbose=verbose)
-    named: list[tuple[str, Source]] = [(scan.listed, scan.path) for scan in found.scans]
-    refused = list(found.unreadable)
-    if not any(is_subset(scan.folder) for scan in found.scans):
-        series = find_series(root, verbose=verbose)
-        named += [(list_name(_below(root, one.folder), one.uid), one) for one in series.series]
-        refused += series.refused
+    volumes, refused = find_volumes(root, exclude=MASKS, verbose=verbose)
+    named = [(list_name(volume.folder, volume.name), volume.source) for volume in volumes]
     if not named:
         why = f"; the first that cannot be read: {refused[0]}" if refused else ""
         raise UserError(f"--data: expected volumes ({', '.join(SCANS)} or DICOM) below {root}, found none{why}")
     _require_unique([name for name, _ in named])
     return FoundFiles([name for name, _ in named], [source for _, source in named], refused)
-
-
-def _below(root: Path, folder: Path) -> str:
-    return "" if folder == root else folder.relative_to(root).as_posix()
 
 
 def _require_unique(names: Sequence[str]) -> None:
