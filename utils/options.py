@@ -170,7 +170,7 @@ class Options:
     )  # fmt: skip
 
     weight: str | None = option(
-        LABELS, ".pt of this program or of the authors; or none: from scratch", default=None,
+        LABELS, ".pt or .safetensors of this program, or .pt of the authors; or none: from scratch", default=None,
         phases=(*_evaluated, PREDICT, FEATURES),
         may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
@@ -239,8 +239,8 @@ class Options:
     )  # fmt: skip
 
     init: str | None = option(
-        RUN, "weights to start from: .pt of this program or of the authors", default=None, phases=(PRETASK,),
-        may_change=True, type=path, metavar="FILE",
+        RUN, "weights to start from: .pt or .safetensors of this program, or .pt of the authors", default=None,
+        phases=(PRETASK,), may_change=True, type=path, metavar="FILE",
     )  # fmt: skip
     resume: str | None = option(
         RUN, "auto: resume the run in --output, if there is one; or the FILE of a state", default=None,

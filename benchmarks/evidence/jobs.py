@@ -121,6 +121,8 @@ class Readout(NamedTuple):
     draw: int
     trial_rate: float | None = None
     """The learning rate that is tried, without the test split; None for the readout itself, with the chosen rate."""
+    of_rest: bool = False
+    """Whether its encoder pre-trained on the rest of the list alone, as in the paper's protocol."""
 
     @property
     def kind(self) -> str:
@@ -134,7 +136,12 @@ class Readout(NamedTuple):
         """The run that makes the encoder."""
         if self.arm.name == SUPERVISED:
             return Supervised()
-        return None if self.arm.options is None else Pretraining(self.arm, self.steps)
+        return None if self.arm.options is None else Pretraining(self.arm, self.steps, self.ratio or 1.0)
+
+    @property
+    def ratio(self) -> float:
+        """The share of the list that this run leaves to pre-training."""
+        return 1 - self.percent / 100 if self.of_rest else 0.0
 
     def folder(self, settings: Settings) -> Path:
         length = f"-{self.steps}" if self.arm.options is not None else ""
@@ -170,7 +177,7 @@ class Readout(NamedTuple):
             "--lists",
             lists,
             "--ratio",
-            self.ratio(settings),
+            self.ratio,
             "--seed",
             self.draw,
             "--output",
@@ -187,9 +194,6 @@ class Readout(NamedTuple):
             arguments = ("--weight", weight, "--lr", rate, test, "--resume", "auto", *shared)
             finetune(settings.options("finetune", *arguments), World())
 
-    def ratio(self, settings: Settings) -> float:
-        return 1 - self.percent / 100 if settings.paper else 0.0
-
     def chosen_rate(self, settings: Settings) -> float:
         """The learning rate with the lowest mean validation loss over the trial draws."""
         losses: dict[float, list[float]] = {}
@@ -197,14 +201,6 @@ class Readout(NamedTuple):
             assert trial.trial_rate is not None
             losses.setdefault(trial.trial_rate, []).append(best_valid_loss(trial.folder(settings)))
         return min(losses, key=lambda rate: sum(losses[rate])) if losses else settings.rates[0]
-
-
-class PaperReadout(Readout):
-    """As :class:`Readout`, of an encoder pre-trained on the rest of the list alone."""
-
-    def encoder(self) -> Pretraining | Supervised | None:
-        encoder = super().encoder()
-        return encoder._replace(ratio=1 - self.percent / 100) if isinstance(encoder, Pretraining) else encoder
 
 
 def trial_draws(settings: Settings) -> int:
@@ -229,11 +225,13 @@ def all_jobs(settings: Settings) -> list[Job]:
 
 def all_readouts(settings: Settings) -> Iterator[Readout]:
     """Every arm, length of pre-training, share and draw of labels, frozen and fine-tuned as asked for."""
-    kind = PaperReadout if settings.paper else Readout
     frozen = ["frozen"] if set(FROZEN) & set(settings.readouts) else []
     methods = [*frozen, *([FINETUNED] if FINETUNED in settings.readouts else [])]
     for arm in settings.arms:
         for steps in settings.steps if arm.options is not None else (0,):
             for method in methods if arm.name != FLOOR else frozen:
                 for percent in settings.labels:
-                    yield from (kind(arm, steps, method, percent, draw) for draw in range(settings.draws))
+                    yield from (
+                        Readout(arm, steps, method, percent, draw, of_rest=settings.paper)
+                        for draw in range(settings.draws)
+                    )

@@ -258,7 +258,7 @@ def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path):
         next(job for job in all_jobs(settings) if isinstance(job, k)) for k in (Pretraining, Readout)
     )
     options = pretraining_options(pretraining, settings)
-    assert options.ratio == readout.ratio(settings) == 0.7 and options.lists == str(tmp_path / "lists" / "all")
+    assert options.ratio == readout.ratio == 0.7 and options.lists == str(tmp_path / "lists" / "all")
     assert readout.encoder() == pretraining and pretraining.folder(settings).name == "adamw-2-0.7"
     assert len(read_list(tmp_path / "lists" / "all", "train")) == 45
     # 70 % of 45 images in batches of 8, for one epoch.
