@@ -53,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--lists", type=path, metavar="DIR", help="folder of the data set's lists, if it has its own")
     parser.add_argument(
         "--arms", nargs="+", default=[RANDOM, "pretrained"], metavar="ARM",
-        help=f"random, supervised, floor, {', '.join(PRESETS)}, NAME=FILE.pt, or NAME='OPTIONS of pre-training'",
+        help=f"random, supervised, floor, {', '.join(PRESETS[2])}, NAME=FILE.pt, or NAME='OPTIONS of pre-training'",
     )  # fmt: skip
     parser.add_argument("--steps", nargs="+", type=number(int, 1, 10**8), default=[250], help="of pre-training")
     parser.add_argument(
@@ -96,7 +96,7 @@ def make_settings(options: Namespace) -> Settings:
     )
     return Settings(
         out=out, data=data, pretraining_data=pretraining_data, n=n, d=options.d, lists=options.lists,
-        arms=tuple(map(parse_arm, options.arms)), steps=tuple(sorted(set(options.steps))),
+        arms=tuple(parse_arm(arm, options.d) for arm in options.arms), steps=tuple(sorted(set(options.steps))),
         labels=tuple(sorted(set(options.labels))), draws=options.draws, readouts=_readouts(options.readouts, n),
         rates=tuple(sorted(set(options.rates))), common=_for_this_process(common),
         pretraining=(*shlex.split(PRETRAINING[options.d]), *pretraining), finetuning=finetuning,

@@ -14,16 +14,25 @@ LINEAR, KNN, FINETUNED = READOUTS = ("linear", "knn", "finetuned")
 FROZEN = (LINEAR, KNN)
 
 _WITHOUT = "--loss_weights {:d} {:d} {:d} {:d}"
-# Names of arms that users need not spell out, and the options of pre-training behind each.
-PRESETS = {
+# Names of arms that users need not spell out, and the options of pre-training behind each, by dimension.
+OPTIMIZERS = {
+    2: {
+        "published": "--optimizer sgd --lr 1e-2",
+        "adamw": "--optimizer adamw --lr 1e-3 --weight_decay 0.05",
+    },
+    3: {
+        "published": "--optimizer sgd --lr 1e-3",
+        "adamw": "--optimizer adamw --lr 5e-4 --weight_decay 0.05",
+    },
+}
+PARTS = {
     "pretrained": "",
-    "published": "--optimizer sgd --lr 1e-2",
-    "adamw": "--optimizer adamw --lr 1e-3 --weight_decay 0.05",
     "no_restoration": _WITHOUT.format(0, 0, 1, 1),
     "no_intermediate": _WITHOUT.format(1, 0, 1, 1),
     "no_comparison": _WITHOUT.format(1, 1, 0, 0),
     "no_local": _WITHOUT.format(1, 1, 1, 0),
 }
+PRESETS = {dim: PARTS | optimizers for dim, optimizers in OPTIMIZERS.items()}
 
 
 class Arm(NamedTuple):
@@ -36,7 +45,7 @@ class Arm(NamedTuple):
     """A ``.pt`` file of any origin."""
 
 
-def parse_arm(text: str) -> Arm:
+def parse_arm(text: str, dim: int) -> Arm:
     """Read an arm: ``random``, ``supervised``, ``floor``, a preset, ``NAME=FILE.pt`` or ``NAME=--options``.
 
     Raises:
@@ -48,9 +57,9 @@ def parse_arm(text: str) -> Arm:
     if not equals:
         if name in (RANDOM, SUPERVISED, FLOOR):
             return Arm(name)
-        if name in PRESETS:
-            return Arm(name, options=tuple(shlex.split(PRESETS[name])))
-        known = ", ".join((RANDOM, SUPERVISED, FLOOR, *PRESETS))
+        if name in PRESETS[dim]:
+            return Arm(name, options=tuple(shlex.split(PRESETS[dim][name])))
+        known = ", ".join((RANDOM, SUPERVISED, FLOOR, *PRESETS[dim]))
         raise UsageError(f"--arms: expected one of {known}, NAME=FILE.pt or NAME=OPTIONS, got {text!r}")
     if value.lstrip().startswith("--"):
         return Arm(name, options=tuple(shlex.split(value)))

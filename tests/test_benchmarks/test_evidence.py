@@ -183,14 +183,15 @@ def test_jobs_wait_for_what_they_need(tmp_path, xrays):
 def test_arms_are_typed(tmp_path):
     weight = tmp_path / "x.pt"
     weight.touch()
-    assert parse_arm("random") == Arm("random")
-    assert parse_arm("no_local") == Arm("no_local", options=("--loss_weights", "1", "1", "1", "0"))
-    assert parse_arm("slow=--lr 1e-4 --b 8") == Arm("slow", options=("--lr", "1e-4", "--b", "8"))
-    assert parse_arm(f"theirs={weight}") == Arm("theirs", weight=str(weight))
+    assert parse_arm("random", 2) == Arm("random")
+    assert parse_arm("no_local", 2) == Arm("no_local", options=("--loss_weights", "1", "1", "1", "0"))
+    assert parse_arm("slow=--lr 1e-4 --b 8", 3) == Arm("slow", options=("--lr", "1e-4", "--b", "8"))
+    assert parse_arm(f"theirs={weight}", 2) == Arm("theirs", weight=str(weight))
     for wrong in ("nothing", "a b=--lr 1", "theirs=/no/such.pt", "=--lr 1"):
         with pytest.raises(UsageError, match="--arms: expected"):
-            parse_arm(wrong)
-    assert all(parse_arm(name).options is not None for name in PRESETS)
+            parse_arm(wrong, 2)
+    assert all(parse_arm(name, dim).options is not None for dim in (2, 3) for name in PRESETS[dim])
+    assert [parse_arm("published", dim).options[-1] for dim in (2, 3)] == ["1e-2", "1e-3"]
 
 
 def write_predictions(path, scores, labels):
