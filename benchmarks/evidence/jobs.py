@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 from benchmarks.evidence.draws import lists_folder
 from benchmarks.evidence.floor import probe_pixels
-from benchmarks.evidence.settings import FINETUNED, FLOOR, FROZEN, SUPERVISED, Arm, Settings
+from benchmarks.evidence.settings import FINETUNED, FLOOR, FROZEN, SUPERVISED, TWINS, Arm, Settings
+from benchmarks.evidence.yardstick import pretrain_twins
 from data.catalog.list_folders import ListFolders
 from downstream.finetune import finetune
 from downstream.probe import probe
@@ -60,7 +61,8 @@ class Pretraining(NamedTuple):
         return True
 
     def run(self, settings: Settings) -> None:
-        pretrain(pretraining_options(self, settings), World())
+        method = pretrain_twins if self.arm.name == TWINS else pretrain
+        method(pretraining_options(self, settings), World())
 
     def weight(self, settings: Settings) -> str:
         """The ``.pt`` of the last epoch."""

@@ -9,6 +9,8 @@ from utils.errors import UsageError
 from utils.options import Options, parse_options
 
 RANDOM, SUPERVISED, FLOOR = "random", "supervised", "floor"
+# Pre-trained by another method, with the options of the arm "adamw".
+TWINS = "barlow_twins"
 # How a share of the labels is read out of an encoder.
 LINEAR, KNN, FINETUNED = READOUTS = ("linear", "knn", "finetuned")
 FROZEN = (LINEAR, KNN)
@@ -32,7 +34,7 @@ PARTS = {
     "no_comparison": _WITHOUT.format(1, 1, 0, 0),
     "no_local": _WITHOUT.format(1, 1, 1, 0),
 }
-PRESETS = {dim: PARTS | optimizers for dim, optimizers in OPTIMIZERS.items()}
+PRESETS = {dim: PARTS | optimizers | {TWINS: optimizers["adamw"]} for dim, optimizers in OPTIMIZERS.items()}
 
 
 class Arm(NamedTuple):

@@ -3,10 +3,14 @@
 import csv
 import json
 import shutil
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from benchmarks.evidence import __main__ as program
 from benchmarks.evidence import jobs, phantoms, run
@@ -16,7 +20,10 @@ from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs,
 from benchmarks.evidence.report import table
 from benchmarks.evidence.scores import Group, Replicates, Resampling, read_metrics, summarize
 from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
+from benchmarks.evidence.yardstick import build_twins, require_lightly
 from data.phantoms.dataset import make_xrays
+from engine.precision import Precision
+from utils.checkpoints import read_checkpoint
 from utils.errors import UsageError, UserError
 
 SMALL = [
@@ -287,3 +294,42 @@ def test_segmented_data_has_no_probes():
     assert program._readouts(None, "brats") == ("finetuned",)
     with pytest.raises(UsageError, match="--readouts: knn are for classification, --n lits is segmented"):
         program._readouts(["knn", "finetuned"], "lits")
+
+
+class Correlation(nn.Module):
+    """Stands in for the library's loss."""
+
+    def forward(self, first, second):
+        return ((first - second) ** 2).sum(dim=1).mean()
+
+
+@pytest.fixture
+def lightly(monkeypatch):
+    """The library's names, with a head and a loss of torch alone."""
+    loss, heads = ModuleType("lightly.loss"), ModuleType("lightly.models.modules.heads")
+    loss.BarlowTwinsLoss = Correlation
+    heads.BarlowTwinsProjectionHead = lambda wide, hidden, out: nn.Linear(wide, out)
+    for module in (loss, heads):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_the_yardstick_trains_the_same_encoder(lightly, xrays, tmp_path):
+    job = Pretraining(parse_arm("barlow_twins", 2), 8)
+    typed = ["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), "--labels", "60", "--draws", "1", *SMALL]
+    settings = program.make_settings(program.parse_arguments(typed))
+    prepare_lists(settings)
+    job.folder(settings).mkdir(parents=True)
+    job.run(settings)
+    trained = read_checkpoint(job.weight(settings))["state_dict"]
+    cpu = torch.device("cpu")
+    start = build_twins(pretraining_options(job, settings), cpu, Precision.choose(cpu, amp=False)).model.encoder
+    assert trained.keys() == start.state_dict().keys()
+    assert not torch.equal(trained["conv1.weight"], start.state_dict()["conv1.weight"])
+    numbers = [json.loads(line) for line in (job.folder(settings) / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["skipped_steps"] == 0 for row in numbers) and numbers[-1]["total"] < numbers[0]["total"]
+
+
+def test_without_the_library_the_yardstick_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightly.loss", None)
+    with pytest.raises(UserError, match="pip install lightly"):
+        require_lightly()
