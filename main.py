@@ -12,10 +12,12 @@ from torch import nn
 
 from data.catalog.list_folders import ListFolders
 from data.catalog.xray_dataset import Selection
+from data.crop_facts import describe_crops
 from data.datasets.image_cache import CachedImages
 from data.datasets.images import ImageFiles
 from data.datasets.luna import CropFiles
 from data.datasets.pretraining import open_dataset
+from data.datasets.raw import RawDataset
 from data.datasets.whole_volumes import WholeVolumes
 from data.fresh_crops import FreshCrops
 from data.loader import Loader
@@ -130,6 +132,12 @@ def fill_cache(options: Options, dataset: ImageFiles, world: World) -> CachedIma
     return cached.fill(workers=options.workers, is_main=world.is_main)
 
 
+def describe_run(options: Options, dataset: RawDataset, devices: list[torch.device]) -> dict[str, Any]:
+    """The entries of ``run.json``."""
+    samples = {"samples": len(dataset), "list": dataset.fingerprint}
+    return {"options": options.as_dict(), **describe_program(), **samples, "devices": devices}
+
+
 def pretrain(options: Options, world: World) -> None:
     """Files -> raw batches -> views -> network -> loss -> weights."""
     devices = choose_devices(device=options.device, gpus=options.gpus, world=world)
@@ -171,19 +179,13 @@ def pretrain(options: Options, world: World) -> None:
         options.optimizer, model.parameters(), lr=options.lr, momentum=options.momentum,
         weight_decay=options.weight_decay,
     )  # fmt: skip
-    about = {
-        "options": options.as_dict(),
-        **describe_program(),
-        "samples": len(dataset),
-        "list": dataset.fingerprint,
-        "devices": devices,
-    }
-    recorder = Recorder(output, about=about, active=world.is_main)
+    crops = describe_crops(dataset)
+    recorder = Recorder(output, about=describe_run(options, dataset, devices) | crops, active=world.is_main)
     pictures = RestorationPictures(
         model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs
     )
     curves = CurvePictures(recorder, every=options.picture_every, epochs=options.epochs)
-    weights = WeightsWriter(output, options.as_dict(), dimension.weights_of(model).state_dict, optimizer)
+    weights = WeightsWriter(output, options.as_dict() | crops, dimension.weights_of(model).state_dict, optimizer)
     Trainer(
         task, optimizer=optimizer, loader=loader, device=devices[0], precision=precision, recorder=recorder,
         run_state=run_state, world=world, epochs=options.epochs, seed=options.seed, log_every=options.log_every,

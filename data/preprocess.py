@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data import views2d
 from data.catalog.scans import is_subset
+from data.crop_facts import CROPS
 from data.datasets.cases import Case, ReadSpec, read_case, scaled
 from data.inputs import as_input
 from data.readers.geometry import SPACING
@@ -75,8 +76,8 @@ OF_IMAGES = ("image_size", "intensity", "invert")
 def preprocessing_of(weights: str | Path, dim: int) -> Preprocessing:
     """Return how the network of a ``.pt`` file saw images, by the record or the options stored in it, else PRETRAINED.
 
-    The files of 3D pre-training do not say how crops were made: for others than the published ones, change ``window``,
-    ``intensity`` and ``spacing`` of the result by ``_replace``.
+    Files of the published program do not say how crops were made: for others than the published ones, change
+    ``window``, ``intensity`` and ``spacing`` of the result by ``_replace``.
 
     Raises:
         UserError: the file cannot be read, or is of the other dimension.
@@ -88,8 +89,10 @@ def preprocessing_of(weights: str | Path, dim: int) -> Preprocessing:
     found = preprocessing_from(stored) if stored else PRETRAINED[dim]
     if (got := found.dim if stored else options.get("d", dim)) != dim:
         raise UserError(f"{weights}: expected weights for --d {dim}, they are for --d {got}")
-    if stored or dim == 3:
+    if stored:
         return found
+    if dim == 3:
+        return preprocessing_from(found.as_record() | options.get(CROPS, {}))
     typed = {name: options[name] for name in OF_IMAGES if options.get(name) is not None}
     return found._replace(window=(options.get("global_size", found.window[0]),) * 2, **typed)
 

@@ -67,7 +67,9 @@ def _preprocessing(dim: int, opt: Mapping[str, Any], reading: Mapping[str, Any] 
         sides = [opt["global_size"]] * 2 if dim == 2 and "global_size" in opt else WINDOWS[dim]
         reading = {"window": sides, "whole": False, "spacing": 1.0, "intensity": "ct" if dim == 3 else "file"}
         reading |= {name: opt[name] for name in ("intensity", "invert", "image_size") if dim == 2 and opt.get(name)}
-        reading |= {"assumed": UNKNOWN_CROPS} if dim == 3 else {}
+        if dim == 3:
+            crops = opt.get("crops", {})
+            reading |= crops if "spacing" in crops else {**crops, "assumed": UNKNOWN_CROPS}
     values = {name: value for name, value in reading.items() if name not in ("dim", "spacing")}
     if dim == 2:
         return values | {"axes": "y x", "grey_scaled_to": [0, 1], "mean": MEAN, "std": STD}
