@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from data.catalog.file_index import require_folder
 from data.catalog.folder_xrays import index_folder
@@ -27,8 +28,8 @@ class FoundFiles(NamedTuple):
 def find_files(root: str | Path, dim: int, *, verbose: bool) -> FoundFiles:
     """Find the images below a folder as ``--n folder --d 2`` does, or the volumes as ``luna_preprocess.py`` does.
 
-    Images are named by their path relative to the folder, volumes as in lists, see
-    :func:`data.catalog.scans.list_name`.
+    Images are named by their path relative to the folder, volumes likewise without their endings, and LUNA16's by their
+    files alone; these are the names of :func:`data.catalog.scans.list_name`, with blanks as they are.
 
     Args:
         root: the folder.
@@ -43,7 +44,9 @@ def find_files(root: str | Path, dim: int, *, verbose: bool) -> FoundFiles:
         names = list(index_folder(root).names)
         return FoundFiles(names, [root / name for name in names], [])
     volumes, refused = find_volumes(root, exclude=MASKS, verbose=verbose)
-    named = [(list_name(volume.folder, volume.name), volume.source) for volume in volumes]
+    named = [
+        (unquote(list_name(volume.folder, volume.name), errors="surrogateescape"), volume.source) for volume in volumes
+    ]
     if not named:
         why = f"; the first that cannot be read: {refused[0]}" if refused else ""
         raise UserError(f"--data: expected volumes ({', '.join(SCANS)} or DICOM) below {root}, found none{why}")

@@ -1,14 +1,12 @@
 """Patients of a user's own images: by a table, by DICOM, by folder, or each image by itself."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from data.catalog.dicom_attributes import read_attributes
 from data.catalog.file_index import FileIndex
 from data.catalog.joins import unique
 from data.catalog.label_table import PATIENTS, OwnTable
-from data.readers.dicom_tags import PATIENT_ID
 from utils.notes import note
 
 TABLE, FOLDER = "a table", "their folder"
@@ -16,7 +14,10 @@ TABLE, FOLDER = "a table", "their folder"
 MANY = 20
 
 
-def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path, files: FileIndex) -> list[str]:
+def patients_of(
+    names: Sequence[str], *, tables: Sequence[OwnTable], in_dicom: Callable[[Sequence[str]], Mapping[str, str]],
+    root: Path, files: FileIndex,
+) -> list[str]:  # fmt: skip
     """Return the patient ID of each image: by a table, else by DICOM, else the first folder, else the image's own name.
 
     Folders that hold all images are no patients. How many patients come from where is reported on stderr.
@@ -24,6 +25,7 @@ def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path,
     Args:
         names: of the images.
         tables: those of the folder.
+        in_dicom: names to the Patient ID of each that is DICOM and has one.
         root: the folder.
         files: all images in it.
 
@@ -32,11 +34,11 @@ def patients_of(names: Sequence[str], *, tables: Sequence[OwnTable], root: Path,
     """
     pairs = (pair for table in tables for pair in table.patients.items())
     known = unique(pairs, source=root, what="patients", counted=False)
-    in_dicom = read_attributes(root, [name for name in names if name not in known], PATIENT_ID)
+    dicom_patients = in_dicom([name for name in names if name not in known])
     depth = _depth_of_patients(files)
     sources: dict[str, Callable[[str], str | None]] = {
         TABLE: known.get,
-        "DICOM's Patient ID": in_dicom.get,
+        "DICOM's Patient ID": dicom_patients.get,
         FOLDER: lambda name: _folder_at(name, depth),
         "each image by itself": str,
     }

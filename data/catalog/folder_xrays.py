@@ -1,7 +1,7 @@
 """A user's own X-rays: images in any folders below one, and tables of their patients and labels if there are any."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from data.catalog.lists import list_path, read_names, seeded_order, write_list_o
 from data.catalog.name_matching import listed_name, match_list
 from data.catalog.names import NameList
 from data.catalog.xray_dataset import LabelRequest, LabelTable, ListRequest
-from data.readers.dicom_tags import VIEW, is_dicom
+from data.readers.dicom_tags import PATIENT_ID, VIEW, is_dicom
 from data.readers.images import IMAGES
 from utils.errors import UserError
 from utils.notes import note
@@ -99,6 +99,21 @@ def read_folder_labels(request: LabelRequest) -> LabelTable:
     """Read labels from ``labels.csv``, and patients from where :func:`patients_of` finds them.
 
     Raises:
+        UserError: as :func:`read_own_labels`.
+    """
+    return read_own_labels(request, lambda names: read_attributes(request.root, names, PATIENT_ID))
+
+
+def read_own_labels(
+    request: LabelRequest, in_dicom: Callable[[Sequence[str]], Mapping[str, str]]
+) -> LabelTable:  # fmt: skip
+    """Read ``labels.csv`` and, if there is one, ``patients.csv``.
+
+    Args:
+        request: the folder and its files.
+        in_dicom: names to the Patient ID of each that is DICOM and has one.
+
+    Raises:
         UserError: there is no ``labels.csv``, it has no column of labels, or as :func:`read_own_table`.
     """
     path = request.root / LABELS
@@ -110,7 +125,7 @@ def read_folder_labels(request: LabelRequest) -> LabelTable:
     tables = [labels]
     if (request.root / PATIENTS).exists():
         tables.append(read_own_table(request.root / PATIENTS, request.files, labels=()))
-    patients = partial(patients_of, tables=tables, root=request.root, files=request.files)
+    patients = partial(patients_of, tables=tables, in_dicom=in_dicom, root=request.root, files=request.files)
     return LabelTable(labels.classes, labels.labels, patients)
 
 

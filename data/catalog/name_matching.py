@@ -36,6 +36,8 @@ RULES: dict[str, Callable[[str], str]] = {
     "with another ending": _without_ending,
     "in other case": lambda name: _without_ending(name).casefold(),
 }
+# Tried last.
+OF_FOLDER = "of folders with one file each"
 
 
 class NameMatcher:
@@ -43,6 +45,7 @@ class NameMatcher:
 
     A name means the file of exactly this path or, by the first of RULES that fits one file alone, a file of this name.
     Where a name and a file both have folders, those next to the name must agree: ``b/1.png`` does not mean ``a/1.png``.
+    Last, the name of a folder means the file below it, if there is one alone, such as a patient's DICOM series.
 
     Args:
         names: of the files, relative to the data set's folder.
@@ -61,9 +64,22 @@ class NameMatcher:
                 table[key(name.rpartition("/")[2])].append(name)
         return [dict(table) for table in tables]
 
+    @functools.cached_property
+    def by_folder(self) -> dict[str, dict[str, str | None]]:
+        """By the last part of folders' paths, in lower case: each such folder, and its one file, None for several."""
+        found = defaultdict[str, dict[str, str | None]](dict)
+        for name in self.exact:
+            folder = name.rpartition("/")[0]
+            while folder:
+                above, _, last = folder.rpartition("/")
+                folders = found[last.casefold()]
+                folders[folder] = None if folder in folders else name
+                folder = above
+        return dict(found)
+
     def find(self, name: str) -> tuple[str | None, str]:
         """Return the file that a name means, None for none or several, and the rule that found it, empty for exact."""
-        path = name.strip().replace("\\", "/").removeprefix("./")
+        path = name.strip().replace("\\", "/").removeprefix("./").rstrip("/")
         if path in self.exact:
             return path, ""
         *folders, last = path.split("/")
@@ -71,7 +87,9 @@ class NameMatcher:
             files = [file for file in table.get(key(last), ()) if _agree(file.split("/")[:-1], folders)]
             if files:
                 return (files[0] if len(files) == 1 else None), rule
-        return None, ""
+        below = self.by_folder.get(last.casefold(), {}).items()
+        only = {file for folder, file in below if _agree(folder.split("/")[:-1], folders)}
+        return (next(iter(only)) if len(only) == 1 else None), OF_FOLDER if only else ""
 
     def find_all(self, names: Iterable[str], *, source: str | Path) -> dict[str, str]:
         """Return the files that names mean; how many were found by which rule is reported on stderr, once a source."""

@@ -59,6 +59,7 @@ class Xrays(NamedTuple):
     """A 2D data set in a folder."""
 
     name: str
+    dataset: XrayDataset
     root: Path
     files: FileIndex
     lists: ListFolders
@@ -76,24 +77,23 @@ class Xrays(NamedTuple):
 
     def open_list(self, split: str) -> ListedFiles:
         """The list of a split, made where there is none."""
-        dataset = XRAYS[self.name]
         return open_list(
-            self.lists, self.name, self.files, make=self._make_lists, split=split, within=dataset.within,
+            self.lists, self.name, self.files, make=self._make_lists, split=split, within=self.dataset.within,
             clean=self._clean,
         )  # fmt: skip
 
     def _clean(self, names: NameList, source: Path) -> NameList:
-        return XRAYS[self.name].clean(names, self.files, source)
+        return self.dataset.clean(names, self.files, source)
 
     def _make_lists(self, folder: Path) -> None:
         # The test list is looked up only now: reading the training list may have passed over lists of other data.
         test_list = self.lists.find(self.name, "test")
-        XRAYS[self.name].make_lists(ListRequest(folder, self.root, self.files, self.seed, self.max_bad, test_list))
+        self.dataset.make_lists(ListRequest(folder, self.root, self.files, self.seed, self.max_bad, test_list))
 
     def find_list(self, split: str) -> ListedFiles | None:
         """The list of a split; None where there is none."""
         listed = self.lists.read(self.name, split, self.files, self._clean)
-        own = self.root / XRAYS[self.name].test_file
+        own = self.root / self.dataset.test_file
         if listed is None and split == "test" and own.is_file():
             listed = self.files.join(self._clean(read_names(own), own), source=own)
         if listed is not None:
@@ -104,35 +104,40 @@ class Xrays(NamedTuple):
         self, lists: Sequence[Path], *, uncertain: str, columns: Sequence[str] | None = None
     ) -> LabelTable:  # fmt: skip
         """Labels and patients, see :class:`LabelRequest`."""
-        return XRAYS[self.name].read_labels(LabelRequest(self.root, lists, self.files, uncertain, columns))
+        return self.dataset.read_labels(LabelRequest(self.root, lists, self.files, uncertain, columns))
 
 
 def find_xrays(
-    *, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float, selection: Selection = ALL
+    *, name: str, root: str | Path, lists: ListFolders, seed: int, max_bad: float, selection: Selection = ALL,
+    dataset: XrayDataset | None = None,
 ) -> Xrays:  # fmt: skip
     """The images of a data set.
 
     Args:
-        name: a key of XRAYS.
+        name: a key of XRAYS, with which the names of lists begin.
         root: the data set's folder.
         lists: where lists are.
         seed: of lists that are made.
         max_bad: share of the rows of a table that may have no image, where lists are made from one.
         selection: which of them are used.
+        dataset: of volumes; None for that of XRAYS.
 
     Raises:
         UserError: no images, or none that is used.
     """
-    files = XRAYS[name].index_images(Path(root))
-    left_out = read_skipped(selection.skip, files) | _of_other_views(name, Path(root), files, selection.views)
+    dataset = dataset or XRAYS[name]
+    files = dataset.index_images(Path(root))
+    left_out = read_skipped(selection.skip, files) | _of_other_views(dataset, Path(root), files, selection.views)
     if len(left_out) == len(files):
         raise UserError(f"--data: all {len(files)} images are left out by --skip or --views")
-    return Xrays(name, Path(root), files, lists, seed, max_bad, left_out)
+    return Xrays(name, dataset, Path(root), files, lists, seed, max_bad, left_out)
 
 
-def _of_other_views(name: str, root: Path, files: FileIndex, views: Sequence[str] | None) -> frozenset[str]:
+def _of_other_views(
+    dataset: XrayDataset, root: Path, files: FileIndex, views: Sequence[str] | None
+) -> frozenset[str]:  # fmt: skip
     """The images of other views than those given, or of unknown view; they are counted on stderr by view."""
-    read_views = XRAYS[name].read_views
+    read_views = dataset.read_views
     if not views or read_views is None:
         return frozenset()
     known, wanted = read_views(root, files), {view.casefold() for view in views}

@@ -278,6 +278,6 @@ def test_names_are_matched_only_where_one_file_fits():
         "a/1.png": "a/1.png", "1.png": None, "./a/1.png": "a/1.png", "/home/me/own/b/1.png": "b/1.png",
         "x/1.png": None, "2.dcm": "b/2.dcm", "2": None, "c/2": "c/2.PNG", "C\\2.png": "c/2.PNG", "3": "3.jpeg",
         "3.JPG": "3.jpeg", "x/3.jpg": "3.jpeg", "1.2.840.7": None, "1.2.840": None, "e/4.png": "d/e/4.png",
-        "d/4.png": None, "": None,
+        "d/4.png": None, "": None, "d": "d/e/4.png", "D/e/": "d/e/4.png", "x/e": None, "a": "a/1.png", "b": None,
     }.items():  # fmt: skip
         assert matcher.find(name)[0] == expected, name
