@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import SimpleITK as sitk
 
+from data.readers.dicom_lengths import MARK, PREAMBLE, require_lengths
 from data.readers.itk import last_line
 from utils.errors import UserError
 
 ENDINGS = (".dcm", ".dicom")
-PREAMBLE, MARK = 128, b"DICM"
 # DICOM PS3.6, annex A.1. Those that SimpleITK decodes, and others, so that messages can name them.
 READABLE = {
     "1.2.840.10008.1.2": "implicit little endian", "1.2.840.10008.1.2.1": "explicit little endian",
@@ -94,6 +94,7 @@ def open_dicom(path: Path) -> DicomFile:
             f"{path}: its transfer syntax {name} ({syntax!r}) cannot be read; convert it, as with gdcmconv --raw or "
             f"dcmdjpeg, to one of {', '.join(READABLE.values())}"
         )
+    require_lengths(path, syntax)
     reader = sitk.ImageFileReader()
     try:
         reader.SetImageIO("GDCMImageIO")

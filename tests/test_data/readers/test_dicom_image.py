@@ -148,7 +148,7 @@ WRONG = {
     "frames": (dicom_bytes(PIXELS, frames=5), "expected one image, it has 5 frames"),
     "syntax": (dicom_bytes(PIXELS, syntax=HTJ2K), rf"its transfer syntax HTJ2K lossless \('{HTJ2K}'\) cannot be read"),
     "unknown": (dicom_bytes(PIXELS, syntax="1.2.3"), r"its transfer syntax is not known \('1.2.3'\)"),
-    "cut": (dicom_bytes(PIXELS)[:-9], "damaged or something else"),
+    "cut": (dicom_bytes(PIXELS)[:-9], r"\(7fe0,0010\) claims 70 bytes, 61 are left; the file is cut short"),
     "rows": (dicom_bytes(PIXELS, extra=[(0x00280010, "US", 6)]), "claims 6×7 pixels of 16 bits, 84 bytes, it holds"),
     "huge": (dicom_bytes(PIXELS, extra=[(0x00280010, "US", 60000), (0x00280011, "US", 60000)]), "at most 200000000"),
     "none": (dicom_bytes(PIXELS)[: -PIXELS.nbytes - 12], "damaged or something else"),
