@@ -1,6 +1,6 @@
 """Inputs of fine-tuning and evaluation: a raw batch on the device becomes inputs and labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from data import views2d, views3d
 from data.transforms.intensity3d import z_normalize
 from data.transforms.resized_crop import Cropper
-from utils.records import LabelledCrops, LabelledCubes, LabelledImages
+from utils.records import LabelledCrops, LabelledCubes, LabelledImages, LabelledWindows
 
 
 def eval_cubes(batch: LabelledCubes) -> tuple[Tensor, Tensor]:
@@ -64,12 +64,27 @@ class FlippedCrops:
 
     def __call__(self, batch: LabelledCrops, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return inputs, float32 B C *S, and masks, uint8 B K *S."""
-        images, masks = batch.images, batch.masks
-        for axis in self.axes:
-            flip = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-            flip = flip.view(-1, *[1] * (images.ndim - 1))
-            images, masks = (torch.where(flip, x.flip(axis), x) for x in (images, masks))
+        images, masks = _flip((batch.images, batch.masks), self.axes, generator)
         return self.to_input(images), masks
+
+
+def flipped_windows(batch: LabelledWindows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flip volumes along each axis with probability ½, each with its own draws, then z-normalise their windows.
+
+    Returns:
+        inputs, float32 B·W 1 X Y Z, all windows of the first volume first, and labels, B K.
+    """
+    (windows,) = _flip((batch.windows,), (2, 3, 4), generator)
+    return z_normalize(windows.flatten(0, 1)).unsqueeze(1), batch.labels
+
+
+def _flip(tensors: Sequence[Tensor], axes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+    """Flip tensors of one batch alike, B ..., along each axis with probability ½, each sample with its own draws."""
+    flipped = list(tensors)
+    for axis in axes:
+        flip = torch.rand(len(flipped[0]), generator=generator, device=generator.device) < 0.5
+        flipped = [torch.where(flip.view(-1, *[1] * (x.ndim - 1)), x.flip(axis), x) for x in flipped]
+    return flipped
 
 
 def as_input(dim: int) -> Callable[[Tensor], Tensor]:

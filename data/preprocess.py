@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -122,7 +123,7 @@ def preprocess(path: str | Source, spec: Preprocessing) -> Tensor:
         image = torch.from_numpy(scaled(prepared.image, prepared.low, prepared.high))
         return as_input(spec.dim)(cut_windows(image, spec.window))
     if spec.dim == 3:
-        image = torch.from_numpy(scale(_read_volume(source, spec)))
+        image = torch.from_numpy(scale(load_volume(source, spec)))
         return z_normalize(cut_windows(image.unsqueeze(0), spec.window)[:, 0]).unsqueeze(1)
     pixels = torch.from_numpy(read_grey(_as_path(source), spec.image_size, **_grey(spec))).unsqueeze(0)
     return views2d.normalize(central_square(pixels, spec.window[0]).float())
@@ -133,7 +134,8 @@ def read_spec(spec: Preprocessing) -> ReadSpec:
     return ReadSpec(spec.dim, (0,), hounsfield=spec.intensity == CT, max_side=spec.image_size)
 
 
-def _read_volume(source: Source, spec: Preprocessing) -> Any:
+def load_volume(source: Source, spec: Preprocessing) -> np.ndarray:
+    """Read a volume that is not shown as for segmentation: int16 X Y Z, HU, see :func:`load_resampled`."""
     as_stored = isinstance(source, Path) and is_subset(source.parent.name)
     return load_resampled(source, require_hu=True, spec=VolumeSpec(spec.intensity, spec.spacing, as_stored=as_stored))
 
@@ -150,11 +152,16 @@ def _grey(spec: Preprocessing) -> dict[str, Any]:
 
 def cut_windows(image: Tensor, window: Sequence[int]) -> Tensor:
     """Cut C *S into windows N C *window that cover it, evenly spaced along each axis; padded with 0 where smaller."""
-    missing = [max(0, w - n) for w, n in zip(window, image.shape[1:], strict=True)]
-    image = F.pad(image, [side for m in reversed(missing) for side in (0, m)])
+    image = pad_to(image, window)
     starts = [_starts(n, w) for n, w in zip(image.shape[1:], window, strict=True)]
     slices = ([slice(s, s + w) for s in found] for found, w in zip(starts, window, strict=True))
     return torch.stack([image[(slice(None), *box)] for box in itertools.product(*slices)])
+
+
+def pad_to(image: Tensor, window: Sequence[int]) -> Tensor:
+    """Pad C *S with 0 at the end of the axes along which it is smaller than a window."""
+    missing = [max(0, w - n) for w, n in zip(window, image.shape[1:], strict=True)]
+    return F.pad(image, [side for m in reversed(missing) for side in (0, m)])
 
 
 def _starts(length: int, window: int) -> list[int]:

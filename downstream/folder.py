@@ -4,29 +4,32 @@ from pathlib import Path
 
 from data.catalog.label_table import LABELS, has_labels
 from data.datasets.folder import MASKS
-from downstream.classification import xray_recipe
+from downstream.classification import volume_recipe, xray_recipe
 from downstream.segmentation import segmentation_recipe
 from downstream.tasks import Recipe, RunContext
 from utils.errors import UsageError, UserError
 from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
 
 OF_OTHER_TASK = {
-    CLASSIFICATION: ("cache", "classes", "skips", "save_masks"),
-    SEGMENTATION: ("labels", "views", "invert", "intensity"),
+    CLASSIFICATION: ("cache", "classes", "skips", "save_masks", "norm"),
+    SEGMENTATION: ("labels", "views", "invert", "spacing"),
 }
-"""Options that a task does not use, in 2D."""
+"""Options that a task does not use."""
+OF_SEGMENTED_VOLUMES = (None, "minmax", "ct")
 
 
 def folder_recipe(context: RunContext) -> Recipe:
     """Return the recipe of the task that :func:`choose_task` finds."""
     options = context.options
-    if options.d == 3:
-        return segmentation_recipe(context)
     task = choose_task(options)
-    for name in OF_OTHER_TASK[task]:
-        if getattr(options, name) != DEFAULTS[name]:
-            raise UsageError(f"--{name} is not for {task}, the task of --data {options.data}; see --task")
-    return xray_recipe(context) if task == CLASSIFICATION else segmentation_recipe(context)
+    unused = [name for name in OF_OTHER_TASK[task] if getattr(options, name) != DEFAULTS[name]]
+    if task == SEGMENTATION and options.intensity not in (OF_SEGMENTED_VOLUMES if options.d == 3 else (None,)):
+        unused.append(f"intensity {options.intensity}")
+    if unused:
+        raise UsageError(f"--{unused[0]} is not for {task}, the task of --data {options.data}; see --task")
+    if task == SEGMENTATION:
+        return segmentation_recipe(context)
+    return xray_recipe(context) if options.d == 2 else volume_recipe(context)
 
 
 def choose_task(options: Options) -> str:

@@ -3,18 +3,27 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from data.catalog.list_folders import ListFolders
 from data.catalog.xrays import XRAYS
 from data.datasets.probe_subsets import eval_candidates, eval_images
 from data.evaluation_loader import EvaluationLoader
 from data.inputs import eval_cubes, eval_inputs
-from downstream.classification import candidate_splits, xray_splits
-from downstream.tasks import RunContext, Split, broken_samples, describe_run, load_weight, run_lists
+from downstream.classification import candidate_splits, volume_splits, xray_splits
+from downstream.tasks import (
+    ON_VOLUMES,
+    Evaluator,
+    RunContext,
+    Split,
+    describe_run,
+    load_weight,
+    on_inputs,
+    run_lists,
+)
 from engine.finetune import ForwardStep
 from engine.memory_format import memory_format
 from engine.parallel import parallelize
@@ -22,7 +31,6 @@ from engine.precision import Precision
 from engine.recorder import Recorder
 from evaluation.epoch_probe import EpochProbe, require_labels
 from evaluation.features import PooledFeatures
-from evaluation.predictions import gather_predictions, predict
 from evaluation.probes import require_probes
 from evaluation.probes_report import claim_output, run_probes
 from evaluation.results import write_results
@@ -45,7 +53,7 @@ class ProbeData(NamedTuple):
     test: Split
     test_source: str
     classes: Sequence[str]
-    make_inputs: Callable[[Any], tuple[Tensor, Tensor]]
+    evaluator: Evaluator
 
 
 def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
@@ -53,19 +61,30 @@ def xray_probe(options: Options, lists: ListFolders) -> ProbeData:
     splits = xray_splits(options, lists, options.ratio)
     # Fine-tuning trains on random boxes of whole images; a probe learns from and is scored on their centre.
     train = eval_images(splits.train, options.global_size)
-    return ProbeData(train, splits.valid, splits.test, splits.test_source, splits.classes, eval_inputs)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, splits.classes, on_inputs(eval_inputs))
 
 
 def candidate_probe(options: Options, lists: ListFolders) -> ProbeData:
     """Return the data for nodules of chest CT against false positives; training has at most ten of these per nodule."""
     splits = candidate_splits(options, lists)
     train = eval_candidates(splits.train)
-    return ProbeData(train, splits.valid, splits.test, splits.test_source, ("nodule",), eval_cubes)
+    return ProbeData(train, splits.valid, splits.test, splits.test_source, ("nodule",), on_inputs(eval_cubes))
+
+
+def folder_probe(options: Options, lists: ListFolders) -> ProbeData:
+    """Return the data for the labels of a user's own images or volumes."""
+    if options.d == 2:
+        return xray_probe(options, lists)
+    splits = volume_splits(options, lists)
+    return ProbeData(
+        splits.whole_train(), splits.valid, splits.test, splits.test_source, splits.classes, ON_VOLUMES
+    )  # fmt: skip
 
 
 PROBED: dict[str, Callable[[Options, ListFolders], ProbeData]] = {
     **dict.fromkeys(XRAYS, xray_probe),
     "luna": candidate_probe,
+    "folder": folder_probe,
 }
 
 
@@ -104,10 +123,8 @@ def probe(options: Options, world: World) -> None:
     module = parallelize(ForwardStep(model, precision, tensor_format), devices, World())
     features, broken = {}, {}
     for title, split in splits.items():
-        batches = context.eval_batches(split, max(1, options.b // world.size))
-        own = predict(module, batches, data.make_inputs, devices[0])
-        features[title] = gather_predictions(own, split=title, name=split.name)
-        broken.update(broken_samples(batches))
+        features[title], unread = context.predict(module, split, data.evaluator, title)
+        broken.update(unread)
     if not world.is_main:
         return
     found = run_probes(

@@ -1,7 +1,7 @@
 """The values in which fine-tuning tasks differ, and what fine-tuning and probes share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from data.catalog.list_folders import ListFolders
 from data.datasets.raw import RawDataset
 from data.evaluation_loader import EvaluationLoader
 from downstream.tuned import TunedNetwork
+from evaluation.predictions import Predictions, gather_predictions, predict, predict_volumes
 from models.pretrained import Match, load_weights
 from utils.distributed import gather
 from utils.options import Options
@@ -56,6 +57,27 @@ class Recipe(NamedTuple):
     """What prediction needs to know, stored beside the weights."""
 
 
+class Evaluator(NamedTuple):
+    """How the outputs of a network for a split are computed."""
+
+    predict: Callable[[nn.Module, Iterable[tuple[list[int], Any]], torch.device], Predictions]
+    at_once: int | None = None
+    """Samples in a batch of a process; None for its share of ``--b``."""
+
+
+def on_inputs(make_inputs: Callable[[Any], tuple[Tensor, Tensor]]) -> Evaluator:
+    """Return the evaluator that shows each sample once.
+
+    Args:
+        make_inputs: maps a raw batch on the device to (inputs, labels).
+    """
+    return Evaluator(lambda module, batches, device: predict(module, batches, make_inputs, device))
+
+
+# All windows of a volume are in memory.
+ON_VOLUMES = Evaluator(predict_volumes, at_once=1)
+
+
 class RunContext(NamedTuple):
     """Options, processes, device and list folders of a run."""
 
@@ -71,6 +93,18 @@ class RunContext(NamedTuple):
             split, batch_size=batch_size, workers=options.workers, rank=world.rank, world_size=world.size,
             max_bad=options.max_bad,
         )  # fmt: skip
+
+    def predict(
+        self, module: nn.Module, split: Split, evaluator: Evaluator, title: str
+    ) -> tuple[Predictions, dict[str, str]]:
+        """Return the outputs for a split, those of all processes, and its broken samples by name with reasons.
+
+        Raises:
+            UserError: no sample can be read, or outputs are not finite.
+        """
+        batches = self.eval_batches(split, evaluator.at_once or max(1, self.options.b // self.world.size))
+        own = evaluator.predict(module, batches, self.device)
+        return gather_predictions(own, split=title, name=split.name), broken_samples(batches)
 
 
 def run_lists(options: Options, world: World) -> ListFolders:

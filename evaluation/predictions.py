@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from utils.devices import to_device
 from utils.distributed import gather
 from utils.errors import UserError
+from utils.records import VolumeWindows
 
 
 class Predictions(NamedTuple):
@@ -53,6 +54,45 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         torch.set_rng_state(random_state)
         for child, training in modes:
             child.training = training
+
+
+# Windows of a volume that are on the device at once.
+WINDOWS_AT_ONCE = 16
+
+
+def mean_outputs(
+    module: nn.Module, windows: Tensor, counts: Tensor, device: torch.device, *, at_once: int = WINDOWS_AT_ONCE
+) -> Tensor:
+    """Return the mean output over the windows of each file, float64 B F, on the CPU.
+
+    Args:
+        module: in evaluation mode; maps inputs, B C *S, to outputs, B F.
+        windows: N C *S, on the CPU, those of the first file first.
+        counts: B, how many of the N windows each file has.
+        device: device of the module.
+        at_once: windows that are on it at once.
+    """
+    outputs = torch.cat([module(some.to(device)).double().cpu() for some in windows.split(at_once)])
+    return torch.stack([one.mean(dim=0) for one in outputs.split(counts.tolist())])
+
+
+@torch.no_grad()
+def predict_volumes(
+    module: nn.Module, batches: Iterable[tuple[list[int], VolumeWindows]], device: torch.device
+) -> Predictions:
+    """Compute the mean outputs over the windows of this process's volumes; the module is not changed.
+
+    Args:
+        module: maps inputs, B C *S, to outputs, B F.
+        batches: (indices of samples, their windows on the CPU).
+        device: device of the module.
+    """
+    found = []
+    with evaluating(module):
+        for indices, batch in batches:
+            means = mean_outputs(module, batch.windows, batch.counts, device)
+            found.append(Predictions(indices, means.float().numpy(), batch.labels.numpy()))
+    return Predictions.join(found)
 
 
 @torch.no_grad()

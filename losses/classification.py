@@ -17,6 +17,18 @@ def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
 
 
+def windowed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of volumes, whose logits are the means of those of their windows; a scalar.
+
+    With a linear last layer this is the classification of the windows' mean features.
+
+    Args:
+        logits: B·W K, all windows of the first volume first.
+        labels: B K, 0 or 1, NaN where unlabelled.
+    """
+    return known_cross_entropy(logits.unflatten(0, (len(labels), -1)).mean(dim=1), labels)
+
+
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of the binary cross-entropies of positives and of negatives, whatever their numbers; a scalar.
 

@@ -35,9 +35,8 @@ DATASETS = {
     "folder": DataSet((2, 3), PHASES, segmented=True),
 }
 SEGMENTED = tuple(name for name, dataset in DATASETS.items() if dataset.segmented)
-# What --intensity may be, by dimension; the first is meant where it is not typed.
-INTENSITIES = {2: ("file", "percentiles", "minmax"), 3: ("minmax", "ct")}
-CROP_INTENSITIES = ("ct", "minmax", "percentiles")
+# What --intensity may be, by dimension.
+INTENSITIES = {2: ("file", "percentiles", "minmax"), 3: ("minmax", "ct", "percentiles")}
 XRAYS = tuple(name for name, dataset in DATASETS.items() if 2 in dataset.dims and PRETASK in dataset.phases)
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
@@ -154,7 +153,8 @@ class Options:
         DATA, "folder: what becomes black and white; 2D: file (unset) takes DICOM's window and the depth of others, "
         "percentiles those 0.5 and 99.5 of an image's values, minmax the least and largest; 3D segmentation: minmax "
         "(unset) scales each volume from its least to its largest value, ct takes HU, resampled to 1 mm and scaled as "
-        "for pre-training; 3D features: as crops were made, ct (unset), minmax or percentiles",
+        "for pre-training; 3D classification, probes and features: ct, minmax or percentiles (unset: as the crops of "
+        "--weight, else ct)",
         default=None, datasets=("folder",), choices=sorted({name for names in INTENSITIES.values() for name in names}),
     )  # fmt: skip
     cache: str | None = option(
@@ -176,12 +176,12 @@ class Options:
     )  # fmt: skip
     task: str | None = option(
         LABELS, "what a folder's images are for; unset: segmentation with masks/, classification with labels.csv",
-        default=None, phases=_recorded, datasets=("folder",), dim=2, choices=[CLASSIFICATION, SEGMENTATION],
+        default=None, phases=_recorded, datasets=("folder",), choices=[CLASSIFICATION, SEGMENTATION],
     )  # fmt: skip
     labels: tuple[str, ...] | None = option(
         LABELS, "folder: columns of its labels.csv that are classified, as COVID,EDEMA; unset: every one of 0, 1 and "
         "blank; features: the first one colours the map", default=None, phases=(*_evaluated, PREDICT, FEATURES),
-        datasets=("folder",), goes_with="probe_every", dim=2, type=_names, metavar="COLUMN,...",
+        datasets=("folder",), goes_with="probe_every", type=_names, metavar="COLUMN,...",
     )  # fmt: skip
     uncertain: str = option(
         LABELS, "chexpert's labels: what an uncertain one counts as", default="ones", phases=_evaluated,
@@ -189,12 +189,14 @@ class Options:
     )  # fmt: skip
     crop: tuple[int, ...] | None = option(
         LABELS, "voxels that the network sees at once, multiples of 8; unset: brats 112 128 112, lits 128 128 64, "
-        "folder 96 96 96, luna 48 48 32; features 64 64 32", default=None, phases=(*_evaluated, PREDICT, FEATURES),
-        dim=3, nargs=3, type=number(int, 8, 1024), metavar=("X", "Y", "Z"),
+        "folder 96 96 96, luna 48 48 32; classified and probed volumes, features: as the crops of --weight, else "
+        "64 64 32", default=None, phases=(*_evaluated, PREDICT, FEATURES), dim=3, nargs=3, type=number(int, 8, 1024),
+        metavar=("X", "Y", "Z"),
     )  # fmt: skip
     spacing: float | None = option(
-        LABELS, "features of pre-trained encoders: mm to which volumes are resampled, that of the crops; unset: 1",
-        default=None, phases=(FEATURES,), dim=3, may_change=True, type=number(float, 0.05, 20),
+        LABELS, "classified and probed volumes, features: mm to which they are resampled; unset: that of the crops of "
+        "--weight, else 1", default=None, phases=(*_evaluated, PREDICT, FEATURES), datasets=("folder",), dim=3,
+        type=number(float, 0.05, 20),
     )  # fmt: skip
     norm: str | None = option(
         LABELS, "segmentation: normalisation (batch, group, instance); unset: gn for brats, else bn as pre-trained",
@@ -339,8 +341,6 @@ def _of_phases(options: Options) -> str | None:
             return f"--{name} goes with --{beside}, which is 0"
     if phase not in DATASETS[options.n].phases:
         return f"--n {options.n} is for --phase {' or '.join(DATASETS[options.n].phases)}"
-    if options.n == "folder" and options.d == 3 and phase == PROBE:
-        return f"--n folder --d 3 is for --phase {PRETASK} or {FINETUNE}, got --phase {phase}"
     if options.compile and options.checkpoint_activations:
         return "--checkpoint_activations goes without --compile, which chooses by itself what to keep"
     if options.intensity and options.d == 3 and phase == PRETASK:
@@ -371,10 +371,8 @@ def _of_dimensions(options: Options) -> str | None:
         dim = DECLARED[name].dim
         if dim is not None and options.d != dim:
             return f"--{name} {flat}" if dim == 2 else f"--{name} is for --d 3"
-    # Features of volumes are those of pre-training, whose crops know percentiles as well.
-    intensities = CROP_INTENSITIES if (options.d, options.phase) == (3, FEATURES) else INTENSITIES[options.d]
-    if options.intensity and options.intensity not in intensities:
-        return f"--intensity {options.intensity} is not for --d {options.d}, give {' or '.join(intensities)}"
+    if options.intensity and options.intensity not in INTENSITIES[options.d]:
+        return f"--intensity {options.intensity} is not for --d {options.d}, give {' or '.join(INTENSITIES[options.d])}"
     if options.cache and options.d == 3 and options.phase == PRETASK:
         return f"--cache {flat}"
     return None

@@ -48,6 +48,26 @@ class LabelledCubes(NamedTuple):
     """float32, B K: 0 or 1."""
 
 
+class LabelledWindows(NamedTuple):
+    """A batch to train a classifier of volumes: windows cut out of each volume, and its labels."""
+
+    windows: Tensor
+    """float32, B W X Y Z, −1000..1000 HU or the limits of ``--intensity`` scaled to 0..1."""
+    labels: Tensor
+    """float32, B K: 0 or 1, NaN where unlabelled."""
+
+
+class VolumeWindows(NamedTuple):
+    """A batch to evaluate a classifier of volumes: all windows of each volume, and its labels."""
+
+    windows: Tensor
+    """float32, N 1 X Y Z, each with mean 0 and deviation 1; those of the first volume first."""
+    counts: Tensor
+    """int64, B: how many of the N windows each volume has."""
+    labels: Tensor
+    """float32, B K: 0 or 1, NaN where unlabelled."""
+
+
 class LabelledCrops(NamedTuple):
     """A batch for segmentation: crops of images, and the masks of their regions."""
 

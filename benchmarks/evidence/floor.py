@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from data.catalog.list_folders import ListFolders
 from data.evaluation_loader import EvaluationLoader
 from downstream.probe import PROBED
-from evaluation.predictions import Predictions, predict
+from evaluation.predictions import Predictions
 from evaluation.probes_report import claim_output, run_probes
 from evaluation.results import write_results
 from utils.optional import import_optional
@@ -42,10 +42,12 @@ def probe_pixels(options: Options, *, whole: Path) -> None:
     everything = PROBED[options.n](options, ListFolders.at(whole)).train
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     pixels = {
-        title: predict(
+        title: data.evaluator.predict(
             SmallPixels(),
-            EvaluationLoader(split, batch_size=options.b, workers=options.workers, max_bad=options.max_bad),
-            data.make_inputs, torch.device("cpu"),
+            EvaluationLoader(
+                split, batch_size=data.evaluator.at_once or options.b, workers=options.workers, max_bad=options.max_bad
+            ),
+            torch.device("cpu"),
         )
         for title, split in (splits | {"all": everything}).items()
     }  # fmt: skip
