@@ -10,6 +10,7 @@ from utils.seeding import numpy_generator
 
 REPLICATES = 1000
 INTERVAL = (2.5, 97.5)  # percentiles of a 95 % interval
+BLOCK = 1 << 18  # weights that are counted at once
 
 
 class Estimate(NamedTuple):
@@ -51,7 +52,7 @@ def require_metrics() -> None:
     import_optional("sklearn.metrics", "--phase finetune")
 
 
-def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> float:
+def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute the AUROC of N weighted scores, where ties count one half; NaN if positives or negatives have no weight.
 
     The result equals scikit-learn's, which sorts at every call. Here scores are sorted already, which is much faster
@@ -60,14 +61,32 @@ def weighted_auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
     Args:
         scores: N, ascending.
         positive: N, bool.
-        weights: N, for example how often a resample drew each sample.
+        weights: ... N, for example how often each resample drew each sample; an AUROC for each row of them.
     """
-    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
-    positives = np.add.reduceat(weights * positive, starts)
-    negatives = np.add.reduceat(weights * ~positive, starts)
-    pairs = positives.sum() * negatives.sum()
-    below = np.cumsum(negatives) - negatives
-    return float((positives * (below + 0.5 * negatives)).sum() / pairs) if pairs else float("nan")
+    starts = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1])))
+    positives = np.add.reduceat(weights * positive, starts, axis=-1)
+    negatives = np.add.reduceat(weights * ~positive, starts, axis=-1)
+    pairs = positives.sum(axis=-1) * negatives.sum(axis=-1)
+    below = np.cumsum(negatives, axis=-1) - negatives
+    with np.errstate(invalid="ignore"):
+        return (positives * (below + 0.5 * negatives)).sum(axis=-1) / pairs
+
+
+def resampled_aurocs(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, of_column: np.ndarray) -> np.ndarray:
+    """Compute the AUROC in each resample, R.
+
+    Args:
+        scores: N.
+        labels: N of 0 and 1.
+        weights: R P, how often each resample drew each patient, or each sample.
+        of_column: N, the column of ``weights`` that each score belongs to.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered, positive, columns = scores[order], labels[order] == 1, of_column[order]
+    # In blocks, so that a large test set does not take a thousand times its memory.
+    rows = max(1, BLOCK // max(1, len(scores)))
+    blocks = [weights[start : start + rows, columns] for start in range(0, len(weights), rows)]
+    return np.concatenate([np.zeros(0), *(weighted_auroc(ordered, positive, block) for block in blocks)])
 
 
 def missing_class(labels: np.ndarray) -> str | None:
@@ -151,9 +170,7 @@ def auroc(
             continue
         known = np.flatnonzero(~np.isnan(labels[:, k]))
         values[name] = float(metrics.roc_auc_score(labels[known, k], scores[known, k]))
-        order = known[np.argsort(scores[known, k], kind="stable")]
-        ordered, positive, patient = scores[order, k], labels[order, k] == 1, of_patient[order]
-        resampled[name] = np.array([weighted_auroc(ordered, positive, draw[patient]) for draw in draws])
+        resampled[name] = resampled_aurocs(scores[known, k], labels[known, k], draws, of_patient[known])
     if not values:
         return Auroc({}, None, missing)
     per_class = {name: Estimate.of(value, resampled[name]) for name, value in values.items()}

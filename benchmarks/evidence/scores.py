@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.evidence.draws import read_patients
 from benchmarks.evidence.jobs import Readout, all_readouts, is_done
 from benchmarks.evidence.settings import FINETUNED, FROZEN, RANDOM, Settings
-from evaluation.metrics import Estimate, draw_patients, missing_class, weighted_auroc
+from evaluation.metrics import Estimate, draw_patients, missing_class, resampled_aurocs
 from evaluation.probes_report import probe_path
 from evaluation.results import PREDICTIONS
 from utils.seeding import numpy_generator
@@ -91,10 +91,9 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
 
 def _auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     known = np.flatnonzero(np.isfinite(labels) & np.isfinite(scores))
-    order = known[np.argsort(scores[known], kind="stable")]
-    ordered, positive = scores[order], labels[order] == 1
-    value = weighted_auroc(ordered, positive, np.ones(len(order)))
-    return value, np.array([weighted_auroc(ordered, positive, draw[order]) for draw in weights])
+    once = np.ones((1, len(scores)))
+    value, resampled = (resampled_aurocs(scores[known], labels[known], each, known) for each in (once, weights))
+    return float(value[0]), resampled
 
 
 def collect(settings: Settings) -> dict[Group, Replicates]:

@@ -18,7 +18,7 @@ from data.catalog.splits import Listed, split_by_patient
 from data.datasets.classification import open_classification
 from data.inputs import AugmentedInputs
 from data.transforms.central_crop import central_square
-from evaluation.metrics import auroc, weighted_auroc
+from evaluation.metrics import auroc, resampled_aurocs, weighted_auroc
 from losses.classification import known_cross_entropy
 from models.classification import build_classifier
 from models.pretrained import load_encoder_with_match
@@ -225,7 +225,7 @@ def test_loss_by_hand_and_unknown_labels_give_no_gradient():
     assert known_cross_entropy(logits, torch.full((2, 2), NAN)).item() == 0
 
 
-def test_auroc_by_hand_and_against_scikit_learn():
+def test_auroc_by_hand_and_against_scikit_learn(monkeypatch):
     scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
     # Pairs (positive, negative): 0.4 beats 0.1 and ties with 0.4, 0.8 beats both: 3.5 of 4.
     assert weighted_auroc(scores, positive, np.ones(4)) == 0.875
@@ -235,6 +235,11 @@ def test_auroc_by_hand_and_against_scikit_learn():
     expected = roc_auc_score(positive, scores, sample_weight=weights)
     assert weighted_auroc(scores, positive, weights) == pytest.approx(expected)
     assert np.isnan(weighted_auroc(scores, positive, weights * positive))
+    draws, columns, order = rng.integers(0, 3, (7, 15)), rng.integers(0, 15, 60), rng.permutation(60)
+    expected = [roc_auc_score(positive, scores, sample_weight=draw[columns]) for draw in draws]
+    monkeypatch.setattr("evaluation.metrics.BLOCK", 130)  # two resamples at once, and one alone
+    found = resampled_aurocs(scores[order], positive[order], draws, columns[order])
+    assert found.tolist() == pytest.approx(expected)
 
 
 def test_classes_without_positives_or_negatives_are_named_and_unknown_labels_left_out():
