@@ -33,4 +33,9 @@ class PreparedFiles:
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Return all windows, and how many each file has, int64 B."""
-        return torch.cat([windows for (windows,) in samples]), torch.tensor([len(windows) for (windows,) in samples])
+        return collate_windows(samples)
+
+
+def collate_windows(samples: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    """Return the windows of samples, N C *S, one sample after the other, and how many each has, int64 B."""
+    return torch.cat([windows for (windows,) in samples]), torch.tensor([len(windows) for (windows,) in samples])

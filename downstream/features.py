@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.catalog.file_index import FileIndex
 from data.catalog.label_table import LABELS, read_own_table
@@ -15,7 +14,6 @@ from data.preprocess import Preprocessing, preprocessing_of
 from data.unlabelled import PreparedFiles
 from downstream.files_run import FilesRun
 from downstream.tuned import read_tuned
-from engine.finetune import ForwardStep
 from evaluation.feature_map import Colouring, draw_map
 from evaluation.features import PooledFeatures, save_features
 from models.encoders import PRETRAINED_CHANNELS
@@ -25,7 +23,6 @@ from utils.options import Options
 from utils.world import World
 
 FEATURES, MAP = "features.npz", "map.png"
-AT_ONCE = 16  # windows of a volume
 
 
 def write_features(options: Options, world: World) -> None:
@@ -36,7 +33,9 @@ def write_features(options: Options, world: World) -> None:
     encoder = _load(options, norm, verbose=world.is_main)
     if world.is_main:
         print(f"{len(run.files.names)} files: {reading}", file=sys.stderr)
-    _extract(run, reading, run.place(PooledFeatures(encoder), options.d))
+    dataset, module = PreparedFiles(run.files, reading), run.place(PooledFeatures(encoder), options.d)
+    at_once = run.batch_size if options.d == 2 and not reading.whole else 1
+    run.log_means(dataset, module, at_once=at_once, finish=Tensor.float)
     rows = run.finish()
     if world.is_main:
         output = Path(options.output)
@@ -67,20 +66,6 @@ def _load(options: Options, norm: str, *, verbose: bool) -> nn.Module:
     if channels != expected:
         raise UserError(f"--weight {options.weight}: expected an encoder of {expected} channels, it has {channels}")
     return encoder
-
-
-@torch.no_grad()
-def _extract(run: FilesRun, reading: Preprocessing, module: ForwardStep) -> None:
-    """Note the mean over the windows of each file."""
-    size = max(1, run.options.b // run.world.size) if reading.dim == 2 and not reading.whole else 1
-    batches = run.batches(PreparedFiles(run.files, reading), size)
-    for indices, (windows, counts) in batches:
-        found = torch.cat([module(some.to(run.device)).double().cpu() for some in windows.split(max(size, AT_ONCE))])
-        means = [one.mean(dim=0) for one in found.split(counts.tolist())]
-        named = {run.files.names[i]: mean.float() for i, mean in zip(indices, means, strict=True)}
-        run.log.add({name: mean.tolist() for name, mean in named.items() if mean.isfinite().all()})
-        run.note_not_finite([name for name, mean in named.items() if not mean.isfinite().all()])
-    run.broken.update(batches.bad)
 
 
 def _colouring(root: Path, names: list[str], columns: tuple[str, ...] | None) -> Colouring | None:

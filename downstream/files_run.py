@@ -2,13 +2,13 @@
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.catalog.any_files import FoundFiles, find_files
 from data.datasets.raw import RawDataset
@@ -18,6 +18,7 @@ from engine.memory_format import memory_format
 from engine.precision import Precision
 from engine.recorder import Recorder
 from evaluation.prediction_log import PredictionLog, require_same_run
+from evaluation.predictions import WINDOWS_AT_ONCE, mean_outputs
 from utils.devices import choose_devices
 from utils.distributed import gather, init_process_group
 from utils.errors import UserError
@@ -42,13 +43,16 @@ class FilesRun(NamedTuple):
     """Of this process: files that cannot be read, by name with the reason."""
 
     @classmethod
-    def start(cls, options: Options, world: World, *, dim: int, settings: dict[str, Any]) -> "FilesRun":
+    def start(
+        cls, options: Options, world: World, *, dim: int, settings: dict[str, Any], files: FoundFiles | None = None
+    ) -> "FilesRun":  # fmt: skip
         """Find the files, and what is finished of them; every process must call it.
 
         Args:
             options, world: of the run.
             dim: 2 for images, 3 for volumes.
             settings: plain values, beside weights and data, that determine the results.
+            files: what there is to do; None for all files in the folder.
 
         Raises:
             UserError: there are no files, or the output folder has a run with other settings.
@@ -65,7 +69,7 @@ class FilesRun(NamedTuple):
         about = {"options": options.as_dict(), "settings": settings, **describe_program()}
         recorder, log = Recorder(output, about=about, active=world.is_main), PredictionLog(output, world.rank)
         recorder.update_run(status="running")
-        files = find_files(options.data, dim, verbose=world.is_main)
+        files = files or find_files(options.data, dim, verbose=world.is_main)
         # The first process decides for all, since the others may already have begun to write.
         finished = gather(set(log.read()) if world.is_main else None)[0]
         left = [i for i, name in enumerate(files.names) if name not in finished]
@@ -89,6 +93,31 @@ class FilesRun(NamedTuple):
             model.compile()
         return ForwardStep(model, precision, tensor_format).eval()
 
+    @property
+    def batch_size(self) -> int:
+        """This process's share of ``--b``."""
+        return max(1, self.options.b // self.world.size)
+
+    @torch.no_grad()
+    def log_means(
+        self, dataset: RawDataset, module: nn.Module, *, at_once: int, finish: Callable[[Tensor], Tensor]
+    ) -> None:  # fmt: skip
+        """Note the mean outputs over the windows of what is left to do, each with the name of its file.
+
+        Args:
+            dataset: of all files; its batches are (windows N C *S, how many each file has).
+            module: maps windows to outputs, N F.
+            at_once: files in a batch.
+            finish: is applied to mean outputs, float64 B F.
+        """
+        batches, windows_at_once = self.batches(dataset, at_once), max(at_once, WINDOWS_AT_ONCE)
+        for indices, (windows, counts) in batches:
+            rows = finish(mean_outputs(module, windows, counts, self.device, at_once=windows_at_once))
+            named = {self.files.names[i]: row for i, row in zip(indices, rows, strict=True)}
+            self.log.add({name: row.tolist() for name, row in named.items() if row.isfinite().all()})
+            self.note_not_finite([name for name, row in named.items() if not row.isfinite().all()])
+        self.broken.update(batches.bad)
+
     def finish(self) -> dict[str, np.ndarray]:
         """Wait for all processes; name the files that are left out, and return the numbers of the others, by name.
 
@@ -102,7 +131,8 @@ class FilesRun(NamedTuple):
             return {}
         finished = self.log.read()
         rows = {name: finished[name] for name in self.files.names if name in finished}
-        for line in (*broken.values(), *self.files.refused):
+        # Points in one damaged scan have the same reason.
+        for line in dict.fromkeys((*broken.values(), *self.files.refused)):
             print(f"left out: {line}", file=sys.stderr)
         if not rows:
             raise UserError(f"--data: none of the {len(self.files.names)} files in {self.options.data} can be read")

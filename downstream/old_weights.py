@@ -6,16 +6,22 @@ from typing import Any
 
 from data.catalog.chest import FINDINGS
 from data.catalog.labels import CHEXPERT_FINDINGS
+from data.datasets.candidates import CUBE
 from data.datasets.lits import LITS_REGIONS
 from data.datasets.segmentation import CROPS
-from data.preprocess import Preprocessing
+from data.preprocess import PRETRAINED, Preprocessing
+from data.readers.geometry import SPACING
 from data.readers.grey_levels import FROM_FILE
+from data.readers.volumes import CT, PERCENTILES
 from downstream.tuned import RUN, TunedNetwork, read_tuned
+from models.encoders import FIRST_CONVS
+from utils.checkpoints import read_checkpoint
 from utils.errors import UsageError, UserError
 from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
 
 DESCRIBING = (
-    "n", "d", "task", "labels", "classes", "crop", "norm", "skips", "intensity", "invert", "image_size", "global_size",
+    "n", "d", "task", "labels", "classes", "crop", "norm", "skips", "intensity", "spacing", "invert", "image_size",
+    "global_size",
 )  # fmt: skip
 """Options that a record replaces."""
 FINDINGS_OF = {"chest": FINDINGS, "chexpert": CHEXPERT_FINDINGS}
@@ -50,10 +56,11 @@ def _stored_options(path: Path) -> dict[str, Any]:
 
 
 def _without_record(values: dict[str, Any], weights: str) -> TunedNetwork:
-    dataset, dim = values["n"], values["d"]
-    task = CLASSIFICATION if dataset in FINDINGS_OF else SEGMENTATION if dim == 3 else values["task"]
+    dataset, dim, classifies = values["n"], values["d"], _is_classifier(weights)
+    solid = CLASSIFICATION if classifies else SEGMENTATION
+    task = CLASSIFICATION if dataset in FINDINGS_OF else solid if dim == 3 else values["task"]
     missing = {
-        "--n and --d": dataset == "luna",
+        "--n and --d": dataset == "luna" and not classifies,
         f"--task {CLASSIFICATION} or {SEGMENTATION}": dataset == "folder" and task is None,
         "--labels with all its classes": dataset == "folder" and task == CLASSIFICATION and not values["labels"],
         "--classes": dataset == "folder" and task == SEGMENTATION and not values["classes"],
@@ -63,6 +70,8 @@ def _without_record(values: dict[str, Any], weights: str) -> TunedNetwork:
             f"{weights}: expected a record of how it was fine-tuned, it has none; put {RUN} of its run beside it, or "
             f"give {', '.join(option for option, lacks in missing.items() if lacks)} and what else its run was given"
         )
+    if dim == 3 and task == CLASSIFICATION:
+        return _volume_classifier(values, dataset)
     if task == CLASSIFICATION:
         size = (values["global_size"],) * 2
         intensity = values["intensity"] or FROM_FILE
@@ -71,12 +80,30 @@ def _without_record(values: dict[str, Any], weights: str) -> TunedNetwork:
     return _segmenter(values, dataset, dim)
 
 
+def _is_classifier(weights: str) -> bool:
+    """Whether weights are those of a 3D classifier."""
+    names = read_checkpoint(weights).get("state_dict", {})
+    return "head.weight" in names and f"encoder.{FIRST_CONVS[0]}" in names
+
+
+def _volume_classifier(values: dict[str, Any], dataset: str) -> TunedNetwork:
+    """Return the network of nodule candidates, or of the labels of whole volumes."""
+    if dataset == "luna":
+        reading = PRETRAINED[3]._replace(window=tuple(values["crop"] or CUBE))
+        return TunedNetwork(CLASSIFICATION, dataset, ("nodule",), reading)
+    window, intensity = tuple(values["crop"] or PRETRAINED[3].window), values["intensity"] or CT
+    reading = Preprocessing(3, window, intensity, values["spacing"] or SPACING)
+    return TunedNetwork(CLASSIFICATION, dataset, tuple(values["labels"]), reading)
+
+
 def _segmenter(values: dict[str, Any], dataset: str, dim: int) -> TunedNetwork:
     names, mask_values = (tuple(r.name for r in LITS_REGIONS), tuple(r.mask_value for r in LITS_REGIONS))
     if dataset == "folder":
         mask_values = tuple(range(1, values["classes"] + 1))
         names = ("foreground",) if len(mask_values) == 1 else tuple(f"class_{value}" for value in mask_values)
     window = (values["global_size"],) * 2 if dim == 2 else tuple(values["crop"] or CROPS[dataset])
+    if dim == 3 and values["intensity"] == PERCENTILES:
+        raise UsageError(f"--intensity {PERCENTILES} is not for segmentation, give minmax or ct")
     intensity = "ct" if dataset == "lits" or values["intensity"] == "ct" else "minmax"
     reading = Preprocessing(dim, window, intensity, whole=True, image_size=values["image_size"])
     return TunedNetwork(

@@ -11,9 +11,9 @@ from data.datasets.cases import Case
 from data.datasets.segmentation import WholeCases
 from data.inputs import as_input
 from data.mask_files import regions_to_mask, save_mask
-from data.unlabelled import PreparedFiles
 from downstream.files_run import FilesRun
 from downstream.old_weights import tuned_of
+from downstream.predict_classes import predict_classes
 from downstream.tuned import TunedNetwork, load_tuned
 from engine.finetune import ForwardStep
 from evaluation.mask_pictures import save_borders
@@ -22,7 +22,7 @@ from evaluation.results import PREDICTIONS
 from evaluation.segmentation import Inference, require_segmentation, segment_image
 from evaluation.segmentation_report import slice_of
 from utils.errors import UserError
-from utils.options import SEGMENTATION, Options
+from utils.options import CLASSIFICATION, Options
 from utils.records import WholeCase
 from utils.world import World
 
@@ -31,49 +31,33 @@ ML = 1000  # mm³
 
 
 def predict_files(options: Options, world: World) -> None:
-    """Files -> fine-tuned network -> ``predictions.csv`` and, of a segmentation, masks and pictures."""
+    """Predict by the network of ``--weight``, whichever its task is."""
     network = tuned_of(options)
-    if network.reading.dim == 3 and network.task != SEGMENTATION:
-        raise UserError(f"--weight {options.weight}: expected a network that sees whole volumes, it classifies cubes")
+    if network.task == CLASSIFICATION:
+        predict_classes(options, world, network)
+    else:
+        predict_masks(options, world, network)
+
+
+def predict_masks(options: Options, world: World, network: TunedNetwork) -> None:
+    """Files -> segmentation -> ``predictions.csv`` with the size of each region, masks and pictures."""
     if network.channels > 1:
         raise UserError(
             f"--weight {options.weight}: expected a network of one channel, it has {network.channels}; images of "
             "several files are predicted by fine-tuning alone, with --save_masks"
         )
-    if network.task == SEGMENTATION:
-        require_segmentation()
+    require_segmentation()
     run = FilesRun.start(options, world, dim=network.reading.dim, settings={"network": network.as_record()})
     if world.is_main:
         print(f"{len(run.files.names)} files, {network.task}: {network.reading}", file=sys.stderr)
     module = run.place(load_tuned(network, str(options.weight)), network.reading.dim)
-    if network.task == SEGMENTATION:
-        _segment(run, network, module)
-    else:
-        _classify(run, network, module)
+    _segment(run, network, module)
     rows = run.finish()
     if world.is_main:
         path = Path(options.output) / PREDICTIONS
-        thresholds = [network.thresholds.get(name) for name in network.outputs if network.thresholds]
-        write_table(path, _columns(network), {name: [*numbers, *thresholds] for name, numbers in rows.items()})
+        columns = [f"{'ml' if network.reading.dim == 3 else 'pixels'}_{name}" for name in network.outputs]
+        write_table(path, columns, ((name, numbers.tolist()) for name, numbers in rows.items()))
         print(f"{len(rows)} files: {path}", file=sys.stderr)
-
-
-def _columns(network: TunedNetwork) -> list[str]:
-    if network.task == SEGMENTATION:
-        return [f"{'ml' if network.reading.dim == 3 else 'pixels'}_{name}" for name in network.outputs]
-    return [*network.outputs, *(f"threshold_{name}" for name in network.outputs if network.thresholds)]
-
-
-@torch.no_grad()
-def _classify(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
-    """Note the probabilities of each class."""
-    batches = run.batches(PreparedFiles(run.files, network.reading), max(1, run.options.b // run.world.size))
-    for indices, (inputs, _) in batches:
-        probabilities = module(inputs.to(run.device)).double().sigmoid().cpu()
-        named = {run.files.names[i]: row for i, row in zip(indices, probabilities, strict=True)}
-        run.log.add({name: row.tolist() for name, row in named.items() if row.isfinite().all()})
-        run.note_not_finite([name for name, row in named.items() if not row.isfinite().all()])
-    run.broken.update(batches.bad)
 
 
 @torch.no_grad()

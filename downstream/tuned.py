@@ -40,6 +40,11 @@ class TunedNetwork(NamedTuple):
     thresholds: Mapping[str, float] = {}
     """By class: the probability from which on it counts as found, where validation chose one."""
 
+    @property
+    def of_cubes(self) -> bool:
+        """Whether it classifies cubes around points, and not whole images."""
+        return self.task == CLASSIFICATION and self.dataset == "luna"
+
     def as_record(self) -> dict[str, Any]:
         """Return plain values, as a checkpoint and JSON store them."""
         values = self._asdict() | {"reading": self.reading.as_record(), "thresholds": dict(self.thresholds)}

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,14 @@ def require_same_run(output: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> None:
+def write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[tuple[str, Sequence[float | None]]]
+) -> None:  # fmt: skip
     """Write one row per file, its name and numbers; undefined numbers are empty."""
     with whole_file(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", *columns])
-        for name, numbers in rows.items():
+        for name, numbers in rows:
             writer.writerow([name, *map(_shown, numbers)])
 
 

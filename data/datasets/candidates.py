@@ -20,6 +20,7 @@ from data.catalog.scans import SCANS, ScanFile, find_scans, is_subset, split_of
 from data.catalog.splits import Listed, split_by_patient
 from data.readers.cubes import load_cube
 from data.readers.tables import read_table
+from data.readers.volumes import Source
 from data.transforms.hounsfield import LOWEST, scale
 from utils.errors import UserError
 from utils.fingerprint import fingerprint_of
@@ -83,8 +84,12 @@ def read_candidates(path: Path) -> Candidates:
     return Candidates(names, np.array([position[row["seriesuid"]] for row in rows], dtype=int), points, labels)
 
 
-def find_table(root: Path) -> Path:
+def find_table(root: Path, instead_of: str = "") -> Path:
     """Find ``candidates_V2.csv`` in the data set's folder, its ``CSVFILES/``, or the folder above.
+
+    Args:
+        root: the folder.
+        instead_of: a table in the folder that was looked for before, for the error message.
 
     Raises:
         UserError: it is in none of them.
@@ -93,7 +98,8 @@ def find_table(root: Path) -> Path:
     for path in paths:
         if path.is_file():
             return path
-    raise UserError(f"--data: expected {TABLE} in {root}, its CSVFILES/ or the folder above, found none")
+    wanted = f"{instead_of} in {root}, or {TABLE} there" if instead_of else f"{TABLE} in {root}"
+    raise UserError(f"--data: expected {wanted}, its CSVFILES/ or the folder above, found none")
 
 
 def find_ct(root: Path) -> dict[str, ScanFile]:
@@ -112,14 +118,14 @@ def find_ct(root: Path) -> dict[str, ScanFile]:
     return {scan.listed: scan for scan in found.scans}
 
 
-def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.ndarray:
+def cut_cube(source: Source, point: Sequence[float], shape: Sequence[int]) -> np.ndarray:
     """Cut a cube of 1 mm voxels around a point, along the axes used in pre-training.
 
     Only the part of the scan around the point is read and resampled: resampling a whole scan takes seconds, and storing
     the cubes of all candidates of LUNA16 would take 110 GB.
 
     Args:
-        path: the scan.
+        source: the scan.
         point: world coordinates x y z, mm.
         shape: voxels.
 
@@ -129,7 +135,8 @@ def cut_cube(path: Path, point: Sequence[float], shape: Sequence[int]) -> np.nda
     Raises:
         UserError: the scan is damaged, or the point is outside of it.
     """
-    cube = load_cube(path, point, shape, outside=LOWEST, as_stored=is_subset(path.absolute().parent.name))
+    as_stored = isinstance(source, Path) and is_subset(source.absolute().parent.name)
+    cube = load_cube(source, point, shape, outside=LOWEST, as_stored=as_stored)
     return np.ascontiguousarray(scale(cube))
 
 
