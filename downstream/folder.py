@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.catalog.label_table import LABELS, has_labels
-from data.datasets.folder import MASKS
+from data.datasets.segmentation import holds_masks
 from downstream.classification import volume_recipe, xray_recipe
 from downstream.segmentation import segmentation_recipe
 from downstream.tasks import Recipe, RunContext
@@ -41,7 +41,7 @@ def choose_task(options: Options) -> str:
     if options.task is not None:
         return options.task
     root = Path(options.data)
-    masks, labels = (root / MASKS).is_dir(), options.labels is not None or has_labels(root / LABELS)
+    masks, labels = holds_masks(root), options.labels is not None or has_labels(root / LABELS)
     if masks == labels:
         found = "both" if masks else "neither"
         advice = f"give --task {SEGMENTATION} or --task {CLASSIFICATION}" if masks else "see docs/data.md"

@@ -6,6 +6,7 @@ from typing import Any
 
 from data.catalog.chest import FINDINGS
 from data.catalog.labels import CHEXPERT_FINDINGS
+from data.datasets.brats import BRATS_REGIONS, BRATS_SUFFIXES, MODALITIES
 from data.datasets.candidates import CUBE
 from data.datasets.lits import LITS_REGIONS
 from data.datasets.segmentation import CROPS
@@ -24,6 +25,9 @@ DESCRIBING = (
     "global_size",
 )  # fmt: skip
 """Options that a record replaces."""
+OF_BRATS: dict[str, Any] = {
+    "exclusive": False, "norm": "gn", "channels": len(MODALITIES), "suffixes": BRATS_SUFFIXES
+}  # fmt: skip
 FINDINGS_OF = {"chest": FINDINGS, "chexpert": CHEXPERT_FINDINGS}
 
 
@@ -97,7 +101,8 @@ def _volume_classifier(values: dict[str, Any], dataset: str) -> TunedNetwork:
 
 
 def _segmenter(values: dict[str, Any], dataset: str, dim: int) -> TunedNetwork:
-    names, mask_values = (tuple(r.name for r in LITS_REGIONS), tuple(r.mask_value for r in LITS_REGIONS))
+    regions = BRATS_REGIONS if dataset == "brats" else LITS_REGIONS
+    names, mask_values = (tuple(r.name for r in regions), tuple(r.mask_value for r in regions))
     if dataset == "folder":
         mask_values = tuple(range(1, values["classes"] + 1))
         names = ("foreground",) if len(mask_values) == 1 else tuple(f"class_{value}" for value in mask_values)
@@ -106,7 +111,8 @@ def _segmenter(values: dict[str, Any], dataset: str, dim: int) -> TunedNetwork:
         raise UsageError(f"--intensity {PERCENTILES} is not for segmentation, give minmax or ct")
     intensity = "ct" if dataset == "lits" or values["intensity"] == "ct" else "minmax"
     reading = Preprocessing(dim, window, intensity, whole=True, image_size=values["image_size"])
+    network = OF_BRATS if dataset == "brats" else {"exclusive": True, "norm": "bn"}
+    network = network | ({"norm": values["norm"]} if values["norm"] else {})
     return TunedNetwork(
-        SEGMENTATION, dataset, names, reading,
-        mask_values=mask_values, exclusive=True, norm=values["norm"] or "bn", skips=values["skips"],
+        SEGMENTATION, dataset, names, reading, mask_values=mask_values, skips=values["skips"], **network
     )  # fmt: skip

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from data.catalog.any_files import file_names
+from data.catalog.any_files import FoundFiles, file_names, find_files
+from data.catalog.channel_files import find_cases
 from data.datasets.cases import Case
 from data.datasets.segmentation import WholeCases
 from data.inputs import as_input
 from data.mask_files import regions_to_mask, save_mask
+from data.readers.volumes import Source
 from downstream.files_run import FilesRun
 from downstream.old_weights import tuned_of
 from downstream.predict_classes import predict_classes
@@ -21,7 +23,6 @@ from evaluation.prediction_log import write_table
 from evaluation.results import PREDICTIONS
 from evaluation.segmentation import Inference, require_segmentation, segment_image
 from evaluation.segmentation_report import slice_of
-from utils.errors import UserError
 from utils.options import CLASSIFICATION, Options
 from utils.records import WholeCase
 from utils.world import World
@@ -41,30 +42,39 @@ def predict_files(options: Options, world: World) -> None:
 
 def predict_masks(options: Options, world: World, network: TunedNetwork) -> None:
     """Files -> segmentation -> ``predictions.csv`` with the size of each region, masks and pictures."""
-    if network.channels > 1:
-        raise UserError(
-            f"--weight {options.weight}: expected a network of one channel, it has {network.channels}; images of "
-            "several files are predicted by fine-tuning alone, with --save_masks"
-        )
     require_segmentation()
-    run = FilesRun.start(options, world, dim=network.reading.dim, settings={"network": network.as_record()})
+    dim = network.reading.dim
+    files, channels = _find(options.data, network, verbose=world.is_main)
+    run = FilesRun.start(options, world, dim=dim, settings={"network": network.as_record()}, files=files)
     if world.is_main:
         print(f"{len(run.files.names)} files, {network.task}: {network.reading}", file=sys.stderr)
-    module = run.place(load_tuned(network, str(options.weight)), network.reading.dim)
-    _segment(run, network, module)
+    _segment(run, network, run.place(load_tuned(network, str(options.weight)), dim), channels)
     rows = run.finish()
     if world.is_main:
         path = Path(options.output) / PREDICTIONS
-        columns = [f"{'ml' if network.reading.dim == 3 else 'pixels'}_{name}" for name in network.outputs]
+        columns = [f"{'ml' if dim == 3 else 'pixels'}_{name}" for name in network.outputs]
         write_table(path, columns, ((name, numbers.tolist()) for name, numbers in rows.items()))
         print(f"{len(rows)} files: {path}", file=sys.stderr)
 
 
+def _find(
+    root: str, network: TunedNetwork, *, verbose: bool
+) -> tuple[FoundFiles, Sequence[tuple[Source, ...]]]:  # fmt: skip
+    """Find all files or, for a network of several channels, all cases of several files; and the channels of each."""
+    if network.channels == 1:
+        files = find_files(root, network.reading.dim, verbose=verbose)
+        return files, [(source,) for source in files.sources]
+    cases = find_cases(root, network.suffixes, verbose=verbose)
+    return FoundFiles(cases.names, [first for first, *_ in cases.channels], cases.refused), cases.channels
+
+
 @torch.no_grad()
-def _segment(run: FilesRun, network: TunedNetwork, module: ForwardStep) -> None:
+def _segment(
+    run: FilesRun, network: TunedNetwork, module: ForwardStep, channels: Sequence[tuple[Source, ...]]
+) -> None:  # fmt: skip
     """Write mask and picture of each image, and note the volume of each region in ml, in 2D its area in pixels."""
-    pairs = zip(file_names(run.files.names), run.files.sources, strict=True)
-    layout = network.layout([Case(name, "", (source,), None) for name, source in pairs])
+    pairs = zip(file_names(run.files.names), channels, strict=True)
+    layout = network.layout([Case(name, "", sources, None) for name, sources in pairs])
     inference = Inference(network.reading.window, as_input(network.reading.dim), network.exclusive, run.device)
     batches = run.batches(WholeCases(layout.cases, layout), 1)
     output = Path(run.options.output)

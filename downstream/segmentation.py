@@ -35,7 +35,8 @@ def segmentation_recipe(context: RunContext) -> Recipe:
     used_lists = lists if options.n != "folder" or options.lists else None
     splits = open_segmentation(
         name=options.n, root=options.data, lists=used_lists, ratio=options.ratio, seed=options.seed, dim=options.d,
-        crop=crop, classes=options.classes, hounsfield=options.intensity == "ct", max_side=options.image_size,
+        crop=crop, classes=options.classes, max_side=options.image_size,
+        hounsfield=None if options.intensity is None else options.intensity == "ct",
         cache=options.cache, skip=options.skip, max_bad=options.max_bad,
     )  # fmt: skip
     layout, output = splits.layout, Path(options.output)
@@ -72,6 +73,7 @@ def segmentation_recipe(context: RunContext) -> Recipe:
     )  # fmt: skip
     network = TunedNetwork(
         SEGMENTATION, options.n, tuple(regions), reading, mask_values=tuple(r.mask_value for r in layout.regions),
-        exclusive=layout.exclusive, channels=layout.channels, norm=options.norm or layout.norm, skips=options.skips,
+        exclusive=layout.exclusive, channels=layout.channels, suffixes=layout.suffixes,
+        norm=options.norm or layout.norm, skips=options.skips,
     )  # fmt: skip
     return Recipe(splits, network.build, FlippedCrops(options.d), dice_and_cross_entropy, validate, test, network)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from data.datasets.brats import BRATS_SUFFIXES
 from data.datasets.cases import Region
 from data.datasets.layout import Layout
 from data.preprocess import Preprocessing, preprocessing_from, read_spec
@@ -35,6 +36,8 @@ class TunedNetwork(NamedTuple):
     """Whether a voxel belongs to at most one region."""
     channels: int = 1
     """Of the images, before grey is repeated."""
+    suffixes: tuple[tuple[str, ...], ...] = ()
+    """By channel, what the names of its files may end in, see :class:`data.datasets.layout.Layout`."""
     norm: str = "bn"
     skips: bool = True
     thresholds: Mapping[str, float] = {}
@@ -47,7 +50,10 @@ class TunedNetwork(NamedTuple):
 
     def as_record(self) -> dict[str, Any]:
         """Return plain values, as a checkpoint and JSON store them."""
-        values = self._asdict() | {"reading": self.reading.as_record(), "thresholds": dict(self.thresholds)}
+        values = self._asdict() | {
+            "reading": self.reading.as_record(), "thresholds": dict(self.thresholds),
+            "suffixes": [list(suffixes) for suffixes in self.suffixes],
+        }  # fmt: skip
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -58,8 +64,11 @@ class TunedNetwork(NamedTuple):
             UserError: the record lacks entries.
         """
         try:
-            values = {name: stored[name] for name in cls._fields}
-            tuples = {name: tuple(values[name]) for name in ("outputs", "mask_values")}
+            values = {name: stored[name] for name in cls._fields if name != "suffixes"}
+            tuples: dict[str, Any] = {name: tuple(values[name]) for name in ("outputs", "mask_values")}
+            # Earlier records lack it; then, of all data sets BraTS alone had several channels.
+            given = stored.get("suffixes", BRATS_SUFFIXES if stored["channels"] > 1 else ())
+            tuples["suffixes"] = tuple(map(tuple, given))
             return cls(**values | tuples | {"reading": preprocessing_from(stored["reading"])})
         except (KeyError, TypeError) as error:
             raise UserError(f"{source}: expected a whole record of a fine-tuned network, it lacks {error}") from None

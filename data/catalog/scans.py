@@ -17,7 +17,7 @@ from utils.notes import note
 SUBSET = re.compile(r"subset(\d+)")
 # Of LUNA16's ten subsets the published program pre-trains on the first seven and validates on the rest.
 VALID_SUBSETS = range(7, 10)
-MASKS = ("*_seg", "*-seg", "*_mask", "segmentation*", "masks/", "labels*/", "seg/")
+MASKS = ("*_seg", "*-seg", "*_segm", "*_mask", "segmentation*", "masks/", "labels*/", "seg/")
 """Patterns of volumes that are no images but masks: of names without ending or, with a slash, of folders."""
 
 

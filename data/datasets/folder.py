@@ -1,17 +1,16 @@
 """A plain folder of images and masks for segmentation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data.catalog.file_index import find, require_folder
-from data.catalog.joins import Side, first_names, note_join, unique
-from data.catalog.lists import read_names
+from data.catalog.joins import Side, note_join
+from data.datasets.case_tables import TEST, read_patients, read_test_names
 from data.datasets.cases import Case, ReadSpec, Region
 from data.datasets.layout import Layout, require_complete
 from data.readers.file_names import ending_of, stem_of
 from data.readers.images import IMAGES
 from data.readers.masks import MOST_LABELS, mask_values
-from data.readers.tables import read_columns, read_table
 from data.readers.volumes import VOLUMES
 from utils.errors import UserError
 
@@ -43,14 +42,12 @@ def find_folder(root: str | Path, dim: int, *, classes: int = 0, hounsfield: boo
         root, Side(len(images), "images", "with a mask", "without", unmasked),
         Side(len(masks), "masks", "with an image", "without: not used", unused),
     )  # fmt: skip
-    patients = _read_patients(root / "patients.csv", images)
-    cases = [Case(stem, patients.get(stem, stem), (path,), masks[stem]) for stem, path in images.items()]
+    patients = read_patients(root, images)
+    cases = [Case(stem, patients[stem], (path,), masks[stem]) for stem, path in images.items()]
     regions = _regions(root, [masks[stem] for stem in images], dim, classes)
     known = (0, *sorted({label for region in regions for label in region.labels}))
-    listed = root / "test.txt"
-    test = _read_test(listed, images) if listed.exists() else []
     reading = ReadSpec(dim, known, hounsfield=hounsfield, max_side=max_side)
-    return Layout(cases, test, "test.txt", regions, reading, exclusive=True)
+    return Layout(cases, read_test_names(root, images), TEST, regions, reading, exclusive=True)
 
 
 def _by_stem(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
@@ -63,38 +60,6 @@ def _by_stem(folder: Path, endings: Iterable[str]) -> dict[str, Path]:
     if not found:
         raise UserError(f"--data: expected files of {', '.join(endings)} in {folder}, found none")
     return found
-
-
-def _stem(name: str, images: Mapping[str, Path]) -> str:
-    """Return the stem of a name with or without its ending; the name itself if there is no such image."""
-    return next((stem for stem in (name, stem_of(Path(name))) if stem in images), name)
-
-
-def _read_test(path: Path, images: Mapping[str, Path]) -> list[str]:
-    names = list(dict.fromkeys(_stem(name, images) for name in read_names(path)))
-    absent = [name for name in names if name not in images]
-    if len(absent) == len(names):
-        raise UserError(f"{path}: expected names of images, none of its {len(names)} is one ({first_names(absent)})")
-    note_join(path, Side(len(names), "names", "in --data", "not", absent))
-    return [name for name in names if name in images]
-
-
-def _read_patients(path: Path, images: Mapping[str, Path]) -> dict[str, str]:
-    """Map stems to patient IDs; images without a row are patients of their own, which is reported on stderr."""
-    if not path.exists():
-        return {}
-    name = "file" if "file" in read_columns(path) else "name"
-    rows = ((_stem(row[name], images), row["patient"]) for row in read_table(path, (name, "patient")))
-    patients = unique(rows, source=path, what="patients")
-    absent = [name for name in patients if name not in images]
-    if len(absent) == len(patients):
-        raise UserError(f"{path}: expected names of images, none of its {len(absent)} is one ({first_names(absent)})")
-    without = [stem for stem in images if stem not in patients]
-    note_join(
-        path, Side(len(images), "images", "with a row", "without: each a patient of its own", without),
-        Side(len(patients), "rows", "with an image", "without", absent),
-    )  # fmt: skip
-    return patients
 
 
 def _regions(root: Path, masks: Sequence[Path], dim: int, classes: int) -> tuple[Region, ...]:

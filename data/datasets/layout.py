@@ -27,6 +27,11 @@ class Layout(NamedTuple):
     channels: int = 1
     norm: str = "bn"
     """The network's normalisation, see :func:`models.segmentation.build_segmenter`."""
+    suffixes: tuple[tuple[str, ...], ...] = ()
+    """By channel, what the names of its files may end in before their file ending; empty where a case is one file of
+    any name."""
+    unmasked: Sequence[str] = ()
+    """Names of cases without a mask, which are not used; lists of pre-training may have them."""
 
 
 def require_complete(root: Path, incomplete: Sequence[str], total: int, what: str) -> None:

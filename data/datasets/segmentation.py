@@ -1,6 +1,6 @@
 """The data sets of segmentation: crops and whole cases of BraTS, LiTS and plain folders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.catalog.file_index import FileIndex, ListedFiles
-from data.catalog.joins import Side, note_join
+from data.catalog.joins import Side, first_names, note_join
 from data.catalog.list_folders import ListFolders, listed_side
 from data.catalog.name_matching import match_list, read_skipped
 from data.catalog.names import NameList
@@ -18,12 +18,14 @@ from data.datasets.brats import find_brats
 from data.datasets.case_cache import CaseCache
 from data.datasets.case_crops import cut_crop, draw_start
 from data.datasets.cases import Case, Prepared, read_case, scaled
-from data.datasets.folder import find_folder
+from data.datasets.folder import MASKS, find_folder
 from data.datasets.layout import Layout
 from data.datasets.lits import find_lits
+from data.datasets.nnunet import DESCRIPTION, find_nnunet, is_nnunet
 from data.readers.masks import MOST_LABELS
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 from utils.fingerprint import fingerprint_of
+from utils.notes import note
 from utils.records import LabelledCrops, WholeCase
 from utils.reused_memory import stack
 from utils.seeding import numpy_generator, seed_of
@@ -119,13 +121,14 @@ class SegmentationSplits(NamedTuple):
 
 def open_segmentation(
     *, name: str, root: str | Path, lists: ListFolders | None, ratio: float, seed: int, dim: int, crop: Sequence[int],
-    classes: int = 0, hounsfield: bool = False, max_side: int = 0, cache: str | None = None,
+    classes: int = 0, hounsfield: bool | None = None, max_side: int = 0, cache: str | None = None,
     skip: str | None = None, max_bad: float = 0.01,
 ) -> SegmentationSplits:  # fmt: skip
     """Open the training, validation and test split: the rest of the training list after ``ratio``, and the test list.
 
     The lists are ``{name}_train.txt``, ``{name}_valid.txt`` and ``{name}_test.txt``, if they exist; plain folders may
     have their own ``test.txt``. Without a training list, it is all cases outside the other lists, in a seeded order.
+    Other cases of patients in its first ``ratio`` are left out too.
 
     Args:
         name: ``'brats'``, ``'lits'`` or ``'folder'``.
@@ -133,7 +136,8 @@ def open_segmentation(
         lists: the folders of lists; None to use none.
         ratio: the share of the list that is left out because a network pre-trained on it.
         seed: of the order, of the splits and of the crops.
-        dim, classes, hounsfield, max_side: as in :func:`find_folder`.
+        dim, classes, max_side: as in :func:`find_folder`.
+        hounsfield: whether the volumes of a folder are CT in HU; None: if its ``dataset.json`` says so.
         crop: voxels of a crop.
         cache: folder of prepared cases, None for none.
         skip: list of names of cases that are left out, None for none.
@@ -145,7 +149,7 @@ def open_segmentation(
     finders: dict[str, Callable[[], Layout]] = {
         "brats": lambda: find_brats(root),
         "lits": lambda: find_lits(root),
-        "folder": lambda: find_folder(root, dim, classes=classes, hounsfield=hounsfield, max_side=max_side),
+        "folder": lambda: _find_own(root, dim, classes=classes, hounsfield=hounsfield, max_side=max_side),
     }
     layout = finders[name]()
     cases = _by_name(layout.cases)
@@ -158,16 +162,43 @@ def open_segmentation(
     valid = given.get("valid", [])
     order = sorted({*cases} - {*test, *valid}, key=lambda case: (seed_of(seed, "list", case), case))
     training = listed.get("train") or index.join(NameList.of(order), source=root)
-    rest = list(training.cut(ratio)[1].found(max_bad=max_bad).names)
+    first, remaining = training.cut(ratio)
+    rest = list(remaining.without(set(layout.unmasked)).found(max_bad=max_bad).names)
     skipped = read_skipped(skip, index)
     used = ([name for name in names if name not in skipped] for names in (rest, valid, test))
     of_rest, of_valid, of_test = (Listed(names, [cases[n].patient for n in names]) for names in used)
+    of_rest = _not_pretrained(of_rest, {cases[name].patient for name in first.names if name in cases})
     splits = split_by_patient(of_rest, valid=of_valid, test=of_test, seed=seed)
     train_cases, valid_cases, test_cases = ([cases[n] for n in split] for split in splits)
     return SegmentationSplits(
         CaseCrops(train_cases, layout, crop=crop, seed=seed, cache=cache), WholeCases(valid_cases, layout),
         WholeCases(test_cases, layout), source if test else "a fifth of the patients, held out", layout,
     )  # fmt: skip
+
+
+def holds_masks(root: Path) -> bool:
+    """Whether a user's folder has images with masks."""
+    return (root / MASKS).is_dir() or is_nnunet(root)
+
+
+def _find_own(
+    root: str | Path, dim: int, *, classes: int, hounsfield: bool | None, max_side: int
+) -> Layout:  # fmt: skip
+    """Find the cases of a folder in nnU-Net's layout, or of one with ``images/`` and ``masks/``."""
+    if not is_nnunet(root):
+        return find_folder(root, dim, classes=classes, hounsfield=bool(hounsfield), max_side=max_side)
+    if classes:
+        raise UsageError(f"--classes: {Path(root) / DESCRIPTION} says what the masks hold; leave it out")
+    return find_nnunet(root, dim, hounsfield=hounsfield, max_side=max_side)
+
+
+def _not_pretrained(rest: Listed, patients: Set[str]) -> Listed:
+    """Return the cases of patients that no network pre-trained on; the others are reported on stderr."""
+    kept, shared = rest.without(patients)
+    if shared:
+        names = first_names(shared)
+        note(f"--ratio: {len(shared)} cases are of patients in the share that pre-trains: left out ({names})")
+    return kept
 
 
 def _by_name(cases: Sequence[Case]) -> dict[str, Case]:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from data.catalog.channel_files import find_cases
 from data.catalog.chest import index_chest
 from data.catalog.chexpert import index_chexpert
 from data.catalog.crop_manifest import read_manifest
 from data.catalog.file_index import require_folder
-from data.datasets.brats import find_brats
+from data.datasets.brats import BRATS_SUFFIXES, find_brats
 from data.datasets.candidates import find_ct
 from data.datasets.folder import find_folder
 from data.datasets.lits import find_lits
 from data.datasets.luna import find_crop_files
+from data.datasets.nnunet import find_nnunet
 from luna_preprocess import choose_scans
 from utils.errors import UserError
 
@@ -34,11 +36,21 @@ WALKS = {
     ),
     "BraTS": (BRATS, find_brats),
     "LiTS": (["train/CT/volume0.nii", "train/seg/segmentation0.nii"], find_lits),
+    "nnU-Net": (
+        ["imagesTr/x_0000.nii.gz", "imagesTr/x_0001.nii.gz", "labelsTr/x.nii.gz", "dataset.json"],
+        lambda root: found_by_nnunet(root).cases,
+    ),
+    "channels": (BRATS, lambda root: find_cases(root, BRATS_SUFFIXES, verbose=True)),
     "images and masks": (
         ["images/x.png", "images/y.jpg", "masks/x.png", "masks/y.png"],
         lambda root: find_folder(root, 2, classes=1).cases,
     ),
 }  # fmt: skip
+
+
+def found_by_nnunet(root):
+    (root / "dataset.json").write_text('{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"b": 0, "t": 1}}')
+    return find_nnunet(root, 3)
 
 
 def hide_among(root):

@@ -83,11 +83,6 @@ def test_channels_that_are_missing_or_there_twice_are_named(tmp_path):
         find_brats(root)
 
 
-def test_folders_that_are_not_read_are_told(tmp_path, capsys):
-    find_brats(touch(brats(tmp_path), "MGG/q/q_t1.nii.gz", "survival.csv"))
-    assert capsys.readouterr().err == f"--data: of {tmp_path} are read HGG, LGG, not MGG\n"
-
-
 def test_scans_and_masks_of_lits_are_joined_by_their_number(tmp_path, capsys):
     root = touch(tmp_path, "train/CT/volume0.nii", "train/seg/segmentation0.nii", "train/seg/segmentation-1.nii.gz",
                  "test/CT/volume-2.nii", "test/CT/volume-3.nii", "test/seg/segmentation-3.nii")  # fmt: skip
