@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from data.catalog.dicom_scans import find_series
 from data.catalog.list_folders import ListFolders
 from data.datasets.candidates import (
     REPEATS,
@@ -24,6 +25,7 @@ from data.loader import Loader
 from data.readers.volumes import VolumeSpec, load_resampled, read_header
 from data.transforms.hounsfield import scale
 from losses.classification import balanced_cross_entropy
+from tests.dicom_slices import write_series
 from tests.programs import run
 from tests.scans import write_scan
 from tests.test_downstream.conftest import write_table
@@ -59,6 +61,23 @@ def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
     assert (out / "roc.png").stat().st_size > 1000
     listed = (tmp_path / "lists" / "luna_train.txt").read_text().split()
     assert sorted(listed) == [f"1.3.6.{i}" for i in range(7)]
+    check_predictions_of_points(luna, out, {row["name"]: row for row in rows}, tmp_path, monkeypatch, capsys)
+
+
+def check_predictions_of_points(luna, out, tested, tmp_path, monkeypatch, capsys):
+    """Points of LUNA16's own table are predicted as on the test split, by weights with a record and by older ones."""
+    typed = ["--phase", "predict", "--data", luna, "--workers", 0, "--weight"]
+    for name in ("best.pt", "pcrlv2_luna_finetune_0.3_0.pt"):
+        found = tmp_path / f"of {name}"
+        status, error = run(monkeypatch, capsys, *typed, out / name, "--output", found)
+        assert status == 0 and "candidates_V2.csv: columns that are not used: class\n" in error, error
+        with open(found / "predictions.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 63
+        for row in rows:
+            if row["name"] in ("1.3.6.7", "1.3.6.8"):
+                key = " ".join([row["name"], *(f"{float(row[axis]):.6g}" for axis in ("coordX", "coordY", "coordZ"))])
+                assert float(row["nodule"]) == pytest.approx(float(tested[key]["nodule"]), abs=2e-6)
 
 
 def test_what_pre_trained_does_not_fine_tune_and_no_scan_is_in_two_splits(luna, tmp_path):
@@ -81,6 +100,24 @@ def test_lists_of_validation_and_test_scans_are_used(luna, tmp_path):
     splits = open_candidates(root=luna, lists=ListFolders.at(tmp_path), ratio=0, seed=1, cube=CUBE)
     assert [set(split.patients) for split in splits[:3]] == [set(listed[1:4]), {listed[4]}, {listed[5], listed[0]}]
     assert splits.test_source == "luna_test.txt" and splits.test_source != made.test_source
+
+
+def test_cubes_of_a_dicom_series_are_those_of_the_same_volume_in_a_file(tmp_path):
+    """It is read once for all points."""
+    hu = np.random.default_rng(3).integers(-1000, 1500, (20, 40, 50)).astype(np.int16)
+    write_series(tmp_path / "series", hu)
+    (series,) = find_series(tmp_path, verbose=False).series
+    image = sitk.GetImageFromArray(hu)
+    image.SetSpacing(series.geometry.spacing)
+    image.SetOrigin(series.geometry.origin)
+    sitk.WriteImage(image, tmp_path / "same.nii.gz")
+    for point in ((-10.0, 20.0, -280.0), (-19.0, 8.0, -302.0)):
+        cubes = [cut_cube(source, point, CUBE) for source in (series, tmp_path / "same.nii.gz")]
+        np.testing.assert_array_equal(*cubes)
+        assert cubes[0].std() > 0.1
+    for path in series.files:
+        path.unlink()
+    cut_cube(series, (-10.0, 20.0, -280.0), CUBE)
 
 
 @pytest.mark.parametrize("fields", [{}, BACKWARDS])
