@@ -8,4 +8,5 @@ PCRLV2_REQUIREMENTS=requirements-dev.txt source ./env.sh
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy .
-"$PYTHON" -m pytest "$@"
+# A file of tests stays in one process, since its tests share what they made; each process uses one thread.
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
