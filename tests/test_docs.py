@@ -5,6 +5,7 @@ A command, a placeholder or a kind of code block that is not known here fails: a
 
 import argparse
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from torch.distributed.run import parse_args as parse_torchrun
 import luna_preprocess
 from benchmarks.evidence.phantoms import PHANTOMS
 from data.catalog.labels import CHEXPERT_FINDINGS
+from data.datasets.brats import BRATS_SUFFIXES
 from data.phantoms.dataset import make_ct, make_xrays
 from data.preprocess import Preprocessing
 from downstream.tuned import TunedNetwork
@@ -118,7 +120,7 @@ def test_every_block_is_of_a_known_kind():
 # The data that placeholders stand for, each under its own name in one folder.
 
 # Those with volumes smaller than the boxes of preprocessing.
-TINY = ("DICOM_DIR", "MRI_DIR", "ABDOMEN_DIR", "NNUNET_DIR", "BRATS18", "LITS17")
+TINY = ("DICOM_DIR", "MRI_DIR", "ABDOMEN_DIR", "NNUNET_DIR", "BRATS18", "BRATS20", "BRATS21", "BRATS23", "LITS17")
 
 
 def write_chexpert(root):
@@ -174,18 +176,52 @@ def write_nifti(path, array):
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
 
 
-def write_segmentation(brats, lits):
+# By placeholder: the path of a channel's file of patient {i}, and the names of the channels and of the mask.
+CLASSIC = ("t1", "t2", "flair", "t1ce", "seg")
+BRATS = {
+    "BRATS18": ("HGG/B{i}/B{i}_{kind}.nii.gz", CLASSIC),
+    "BRATS20": ("BraTS20_Training_{i:03}/BraTS20_Training_{i:03}_{kind}.nii", CLASSIC),
+    "BRATS21": ("BraTS2021_{i:05}/BraTS2021_{i:05}_{kind}.nii.gz", CLASSIC),
+    "BRATS23": ("BraTS-GLI-{i:05}-000/BraTS-GLI-{i:05}-000-{kind}.nii.gz", ("t1n", "t2w", "t2f", "t1c", "seg")),
+}
+
+
+def write_segmentation(folder):
     """Five patients each, with a bright cube, in volumes of one window."""
     rng, label = np.random.default_rng(0), np.zeros((16, 16, 16), np.uint8)
     label[4:12, 3:13, 2:12], label[5:11, 4:12, 3:11], label[7:9, 6:11, 4:10] = 2, 1, 4
     for i in range(5):
-        for kind in ("t1", "t2", "flair", "t1ce"):
-            image = (100 + 50 * label + rng.normal(0, 10, label.shape)).astype(np.int16)
-            write_nifti(brats / "HGG" / f"B{i}" / f"B{i}_{kind}.nii.gz", image)
-        write_nifti(brats / "HGG" / f"B{i}" / f"B{i}_seg.nii.gz", label)
+        for year, (path, kinds) in BRATS.items():
+            for kind in kinds[:-1]:
+                image = (100 + 50 * label + rng.normal(0, 10, label.shape)).astype(np.int16)
+                write_nifti(folder / year / path.format(i=i, kind=kind), image)
+            mask = label if kinds is CLASSIC else np.where(label == 4, 3, label).astype(np.uint8)
+            write_nifti(folder / year / path.format(i=i, kind="seg"), mask)
         scan = np.where(label > 0, 100, -1000) + rng.integers(0, 20, label.shape)
-        write_nifti(lits / "train" / "CT" / f"volume{i}.nii.gz", scan.astype(np.int16))
-        write_nifti(lits / "train" / "seg" / f"segmentation{i}.nii.gz", (label > 0).astype(np.uint8))
+        lits = folder / "LITS17" / "train"
+        write_nifti(lits / "CT" / f"volume{i}.nii.gz", scan.astype(np.int16))
+        write_nifti(lits / "seg" / f"segmentation{i}.nii.gz", (label > 0).astype(np.uint8))
+
+
+def write_nnunet(folder):
+    """Five cases with masks and one without, of two channels and overlapping regions; and the first in PNG."""
+    regions = {"background": 0, "organ": [1, 2], "tumour": 2}
+    about = {"channel_names": {"0": "T1", "1": "T2"}, "labels": regions, "regions_class_order": [1, 2]}
+    flat = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".png"}
+    for i in range(6):
+        scan, part = lung((16, 16, 16), seed=i), "imagesTs" if i == 5 else "imagesTr"
+        mask = (scan > 0).astype(np.uint8)
+        mask[..., :8] *= 2
+        for channel in range(2):
+            write_nifti(folder / "NNUNET_DIR" / part / f"case{i}_{channel:04}.nii.gz", scan)
+        (folder / "NNUNET_2D" / "imagesTr").mkdir(parents=True, exist_ok=True)
+        (folder / "NNUNET_2D" / "labelsTr").mkdir(exist_ok=True)
+        Image.fromarray((scan[8] // 16 + 80).astype(np.uint8)).save(folder / f"NNUNET_2D/imagesTr/case{i}_0000.png")
+        Image.fromarray((mask[8] > 0).astype(np.uint8)).save(folder / f"NNUNET_2D/labelsTr/case{i}.png")
+        if part == "imagesTr":
+            write_nifti(folder / "NNUNET_DIR" / "labelsTr" / f"case{i}.nii.gz", mask)
+    (folder / "NNUNET_DIR" / "dataset.json").write_text(json.dumps(about))
+    (folder / "NNUNET_2D" / "dataset.json").write_text(json.dumps(flat))
 
 
 def write_own_volumes(folder):
@@ -194,8 +230,6 @@ def write_own_volumes(folder):
         write_series(folder / "DICOM_DIR" / f"P{i}", lung((40, 40, 30), seed=i).clip(-1000), uid=f"1.2.{i}")
         write_nifti(folder / "MRI_DIR" / f"sub-{i}" / "anat" / f"sub-{i}_T1w.nii.gz", lung((40, 40, 30), seed=i) + 1500)
         write_nifti(folder / "ABDOMEN_DIR" / f"{i}.nii.gz", lung((60, 60, 50), seed=i))
-        write_nifti(folder / "NNUNET_DIR" / "imagesTr" / f"case{i}_0000.nii.gz", lung((40, 40, 30), seed=i))
-        write_nifti(folder / "NNUNET_DIR" / "labelsTr" / f"case{i}.nii.gz", np.zeros((40, 40, 30), np.uint8))
     command = ["--data", str(folder / "ABDOMEN_DIR"), "--save", str(folder / "VOLUMES"), "--volumes"]
     assert luna_preprocess.main([*command, *small_options("luna_preprocess", command), "--scale", "2"]) == 0
 
@@ -209,6 +243,20 @@ def write_crops(folder):
         np.save(folder / f"subset{i}" / f"scan{i}_local_0.npy", rng.random((2, 8, 8, 8), dtype=np.float32))
 
 
+WINDOWS = Preprocessing(3, (32, 32, 16), "minmax", whole=True)
+TUNED = {
+    "TUNED": TunedNetwork("classification", "folder", ("ill",), Preprocessing(2, (32, 32), "file")),
+    "TUNED_BRATS": TunedNetwork(
+        "segmentation", "brats", ("WT", "TC", "ET"), WINDOWS, mask_values=(2, 1, 3), channels=4,
+        suffixes=BRATS_SUFFIXES, norm="gn",
+    ),
+    "TUNED_NNUNET": TunedNetwork(
+        "segmentation", "folder", ("organ", "tumour"), WINDOWS, mask_values=(1, 2), channels=2,
+        suffixes=(("_0000",), ("_0001",)),
+    ),
+}  # fmt: skip
+
+
 def write_weights(folder):
     torch.manual_seed(0)
     flat, solid = PCRLv2(encoder_weights=None).model.encoder.state_dict(), PCRLv23d().state_dict()
@@ -220,10 +268,10 @@ def write_weights(folder):
         torch.save(theirs, folder / f"simance_multi_crop_{name}_pretask_1.0_240.pt")
     for short, name in (("CHEST.pt", "pcrlv2_chest"), ("LUNA.pt", "pcrlv2_luna")):
         shutil.copy(folder / f"{name}_pretask_1.0_240.pt", folder / short)
-    tuned = TunedNetwork("classification", "folder", ("ill",), Preprocessing(2, (32, 32), "file"))
-    content = {"state_dict": tuned.build().state_dict(), RECORD: tuned.as_record()}
-    (folder / "TUNED").mkdir()
-    save_checkpoint(folder / "TUNED" / "best.pt", content)
+    for name, tuned in TUNED.items():
+        (folder / name).mkdir()
+        content = {"state_dict": tuned.build().state_dict(), RECORD: tuned.as_record()}
+        save_checkpoint(folder / name / "best.pt", content)
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +282,8 @@ def made(tmp_path_factory):
     write_chexpert(folder / "CHEXPERT_DIR")
     write_own_xrays(folder)
     run_snippet(next(code for page in PAGES for _, code in blocks(page) if "MIMIC_DIR/labels.csv" in code), folder)
-    write_segmentation(folder / "BRATS18", folder / "LITS17")
+    write_segmentation(folder)
+    write_nnunet(folder)
     write_crops(folder / "CROPS")
     write_own_volumes(folder)
     (folder / "DIR").mkdir()
