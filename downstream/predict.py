@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from data.catalog.any_files import FoundFiles, file_names, find_files
-from data.catalog.channel_files import find_cases
+from data.catalog.channel_files import find_cases, without_suffix
 from data.datasets.cases import Case
 from data.datasets.segmentation import WholeCases
 from data.inputs import as_input
@@ -63,7 +63,8 @@ def _find(
     """Find all files or, for a network of several channels, all cases of several files; and the channels of each."""
     if network.channels == 1:
         files = find_files(root, network.reading.dim, verbose=verbose)
-        return files, [(source,) for source in files.sources]
+        names = [without_suffix(name, network.suffixes) for name in files.names]
+        return files._replace(names=names), [(source,) for source in files.sources]
     cases = find_cases(root, network.suffixes, verbose=verbose)
     return FoundFiles(cases.names, [first for first, *_ in cases.channels], cases.refused), cases.channels
 

@@ -10,6 +10,7 @@ from data.catalog.joins import first_names
 from data.catalog.scans import MASKS
 from data.catalog.volumes import find_volumes
 from data.readers.file_names import ending_of, stem_of
+from data.readers.images import IMAGES
 from data.readers.volumes import Source
 from utils.errors import UserError
 from utils.notes import note
@@ -67,6 +68,14 @@ def find_cases(root: str | Path, suffixes: Suffixes, *, verbose: bool) -> FoundC
         note(f"{root}: left out: {len(others)} volumes that end in none of {_shown(suffixes)} ({first_names(others)})")
     channels = [_files(stem, found, suffixes) for stem, found in cases.items()]
     return FoundCases([_name(root, stem) for stem in cases], channels, refused)
+
+
+def without_suffix(name: str, suffixes: Suffixes) -> str:
+    """Return the name of a case whose only channel is a file of a name, with or without ``suffixes``."""
+    ending = ending_of(Path(name)) if ending_of(Path(name)) in IMAGES else ""
+    stem = name[: len(name) - len(ending)]
+    found = next((suffix for of_channel in suffixes for suffix in of_channel if stem.endswith(suffix)), "")
+    return stem.removesuffix(found) + ending
 
 
 def _shown(suffixes: Suffixes) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.catalog.channel_files import find_cases
+from data.catalog.channel_files import find_cases, without_suffix
 from data.datasets.brats import BRATS_SUFFIXES
 from utils.errors import UserError
 
@@ -61,3 +61,13 @@ def test_files_of_nnunet_are_named_by_their_case(tmp_path):
         find_cases(root, NNUNET, verbose=False)
     with pytest.raises(UserError, match="expected files of _t1 or -t1n, .* below .*, found none"):
         find_cases(root, BRATS_SUFFIXES, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a/x_0000", "a/x"), ("x_0000.png", "x.png"), ("x_0001", "x_0001"), ("x_0000_1.png", "x_0000_1.png"),
+     ("1.2.840.1", "1.2.840.1"), ("scan.dcm", "scan.dcm")],
+)  # fmt: skip
+def test_a_file_of_one_channel_is_named_as_its_case(name, expected):
+    assert without_suffix(name, (("_0000",),)) == expected
+    assert without_suffix(name, ()) == name
