@@ -24,7 +24,7 @@ from benchmarks.evidence.phantoms import PHANTOMS
 from data.catalog.labels import CHEXPERT_FINDINGS
 from data.datasets.brats import BRATS_SUFFIXES
 from data.phantoms.dataset import make_ct, make_xrays
-from data.preprocess import Preprocessing
+from data.preprocess import PRETRAINED, Preprocessing
 from downstream.tuned import TunedNetwork
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
@@ -234,6 +234,22 @@ def write_own_volumes(folder):
     assert luna_preprocess.main([*command, *small_options("luna_preprocess", command), "--scale", "2"]) == 0
 
 
+def write_labelled_volumes(folder):
+    """Ten volumes with a table of labels, two of them DICOM series, and one with a table of points."""
+    rows = ["file,ill"]
+    for i in range(10):
+        scan = lung((16, 20, 20), seed=i).clip(-1000)
+        if i < 2:
+            write_series(folder / "CT_LABELS" / f"disc{i}", scan, uid=f"1.2.{i}", extra=[(0x00100020, "LO", f"P{i}")])
+        else:
+            write_nifti(folder / "CT_LABELS" / f"disc{i}" / "scan.nii.gz", scan)
+        rows.append(f"disc{i},{i // 2 % 2}")
+    (folder / "CT_LABELS" / "labels.csv").write_text("\n".join(rows) + "\n")
+    write_nifti(folder / "POINTS_DIR" / "P1" / "scan.nii.gz", lung((16, 20, 20)))
+    table = "file,coordX,coordY,coordZ\nscan.nii.gz,9,8,7\nP1,4,5,6\n"
+    (folder / "POINTS_DIR" / "candidates.csv").write_text(table)
+
+
 def write_crops(folder):
     """Crop pairs as preprocessing leaves them, but for their sizes and the number of local crops."""
     rng = np.random.default_rng(1)
@@ -246,6 +262,8 @@ def write_crops(folder):
 WINDOWS = Preprocessing(3, (32, 32, 16), "minmax", whole=True)
 TUNED = {
     "TUNED": TunedNetwork("classification", "folder", ("ill",), Preprocessing(2, (32, 32), "file")),
+    "TUNED3D": TunedNetwork("classification", "folder", ("ill",), PRETRAINED[3]._replace(window=(32, 32, 16))),
+    "NODULES": TunedNetwork("classification", "luna", ("nodule",), PRETRAINED[3]._replace(window=(16, 16, 16))),
     "TUNED_BRATS": TunedNetwork(
         "segmentation", "brats", ("WT", "TC", "ET"), WINDOWS, mask_values=(2, 1, 3), channels=4,
         suffixes=BRATS_SUFFIXES, norm="gn",
@@ -286,6 +304,7 @@ def made(tmp_path_factory):
     write_nnunet(folder)
     write_crops(folder / "CROPS")
     write_own_volumes(folder)
+    write_labelled_volumes(folder)
     (folder / "DIR").mkdir()
     make_masked_images(folder / "DIR")
     names = make_ct(folder / "LUNA16_DIR", 5, seed=5, size=150).names
