@@ -19,7 +19,17 @@ from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
 from benchmarks.evidence.report import table, write_report
 from benchmarks.evidence.run import exclusively, run_all
 from benchmarks.evidence.scores import collect, summarize
-from benchmarks.evidence.settings import FINETUNED, FROZEN, PRESETS, RANDOM, READOUTS, Settings, parse_arm
+from benchmarks.evidence.settings import (
+    FINETUNED,
+    FROZEN,
+    PRESETS,
+    RANDOM,
+    READOUTS,
+    VOLUMES_ALIKE,
+    Settings,
+    parse_arm,
+)
+from downstream.folder import choose_task
 from downstream.probe import PROBED
 from engine.stopping import EXIT_STATUS, Stopped
 from evaluation.metrics import require_metrics
@@ -27,7 +37,7 @@ from evaluation.probes import require_probes
 from utils.arguments import OneLineParser, number, path
 from utils.atomic import whole_file
 from utils.errors import UsageError, UserError, run_command
-from utils.options import DATASETS
+from utils.options import CLASSIFICATION, DATASETS, parse_options
 from utils.progress import say
 from utils.provenance import describe_program
 from utils.world import read_world
@@ -94,19 +104,31 @@ def make_settings(options: Namespace) -> Settings:
         (*shlex.split(own.get(name, "")), *shlex.split(getattr(options, name)))
         for name in ("common", "pretraining", "finetuning")
     )
+    classified = _is_classified(n, ("--data", data, "--d", options.d, "--output", out, *common, *finetuning))
+    if classified and n == "folder" and options.d == 3:
+        finetuning = (*VOLUMES_ALIKE, *finetuning)
     return Settings(
         out=out, data=data, pretraining_data=pretraining_data, n=n, d=options.d, lists=options.lists,
         arms=tuple(parse_arm(arm, options.d) for arm in options.arms), steps=tuple(sorted(set(options.steps))),
-        labels=tuple(sorted(set(options.labels))), draws=options.draws, readouts=_readouts(options.readouts, n),
-        rates=tuple(sorted(set(options.rates))), common=_for_this_process(common),
+        labels=tuple(sorted(set(options.labels))), draws=options.draws,
+        readouts=_readouts(options.readouts, n, classified=classified), rates=tuple(sorted(set(options.rates))),
+        common=_for_this_process(common),
         pretraining=(*shlex.split(PRETRAINING[options.d]), *pretraining), finetuning=finetuning,
         paper=options.protocol == "paper",
     )  # fmt: skip
 
 
-def _readouts(typed: Sequence[str] | None, n: str) -> tuple[str, ...]:
+def _is_classified(n: str, words: Sequence[object]) -> bool:
+    """Whether a data set has labels of whole images; a user's own folder may have masks instead, by its options."""
+    if n != "folder":
+        return n in PROBED
+    typed = ("--n", n, "--phase", "finetune", "--weight", "none", *words)
+    return choose_task(parse_options([str(word) for word in typed])) == CLASSIFICATION
+
+
+def _readouts(typed: Sequence[str] | None, n: str, *, classified: bool) -> tuple[str, ...]:
     """The readouts asked for, or all that the data set has: segmentation has no probes of frozen features."""
-    if n in PROBED:
+    if classified:
         return tuple(typed or READOUTS)
     if frozen := set(typed or ()) & set(FROZEN):
         raise UsageError(f"--readouts: {' and '.join(sorted(frozen))} are for classification, --n {n} is segmented")

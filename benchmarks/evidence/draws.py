@@ -11,6 +11,7 @@ import torch
 from benchmarks.evidence.settings import Settings
 from data.catalog.list_folders import SPLITS, ListFolders
 from data.catalog.lists import list_path
+from data.catalog.name_matching import listed_name
 from downstream.finetune import RECIPES
 from downstream.tasks import RunContext, Split
 from utils.atomic import whole_file
@@ -80,7 +81,7 @@ def _entries(settings: Settings, split: Split) -> dict[str, str]:
     """The names that stand in a list for the samples of a split, with the patient of each."""
     if settings.n == "luna":  # its lists name scans, of which each has many candidates
         return {patient: patient for patient in split.patients}
-    return {split.name(i): patient for i, patient in enumerate(split.patients)}
+    return {listed_name(split.name(i)): patient for i, patient in enumerate(split.patients)}
 
 
 def _lines_of(folder: Path, n: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What is compared: data, arms, shares of labels, draws; and the options of ``main.py`` that all runs share."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,26 @@ PARTS = {
     "no_local": _WITHOUT.format(1, 1, 1, 0),
 }
 PRESETS = {dim: PARTS | optimizers | {TWINS: optimizers["adamw"]} for dim, optimizers in OPTIMIZERS.items()}
+
+
+# Options that say what of a user's own folder is read, and how.
+READING = (
+    "labels", "views", "skip", "invert", "intensity", "image_size", "global_size", "crop", "spacing",
+)  # fmt: skip
+# Weights may say how their crops were made; all arms see volumes alike, whatever their weights say.
+VOLUMES_ALIKE = ("--crop", "64", "64", "32", "--intensity", "ct", "--spacing", "1")
+
+
+def reading_options(words: Sequence[str]) -> tuple[str, ...]:
+    """Return those of some options of ``main.py``, with their values, that say how a user's own folder is read."""
+    kept, of_reading = list[str](), False
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
+            of_reading = name in READING
+        if of_reading:
+            kept.append(word)
+    return tuple(kept)
 
 
 class Arm(NamedTuple):
@@ -110,7 +131,9 @@ class Settings:
         Raises:
             SystemExit: as ``main.py`` does, if an option is wrong.
         """
-        own = {"pretask": self.pretraining, "finetune": self.finetuning, "probe": ()}[phase]
+        # How a folder is read, and its labels, are options; probes read it as fine-tuning does.
+        probing = reading_options(self.finetuning) if self.n == "folder" else ()
+        own = {"pretask": self.pretraining, "finetune": self.finetuning, "probe": probing}[phase]
         data = self.pretraining_data if phase == "pretask" else self.data
         words = ("--data", data, "--n", self.n, "--d", self.d, "--phase", phase, *self.common, *own, *arguments)
         return parse_options([str(word) for word in words])

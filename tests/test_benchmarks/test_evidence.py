@@ -21,8 +21,11 @@ from benchmarks.evidence.report import table
 from benchmarks.evidence.scores import Group, Replicates, Resampling, read_metrics, summarize
 from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
 from benchmarks.evidence.yardstick import build_twins, require_lightly
+from data.catalog.list_folders import SPLITS
 from data.phantoms.dataset import make_xrays
 from engine.precision import Precision
+from tests.dicom_slices import write_series
+from tests.scans import lung
 from utils.checkpoints import read_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -290,10 +293,41 @@ def test_data_and_its_name_are_typed_together(capsys):
 
 
 def test_segmented_data_has_no_probes():
-    assert program._readouts(None, "chest") == ("linear", "knn", "finetuned")
-    assert program._readouts(None, "brats") == ("finetuned",)
+    assert program._readouts(None, "chest", classified=True) == ("linear", "knn", "finetuned")
+    assert program._readouts(None, "brats", classified=False) == ("finetuned",)
     with pytest.raises(UsageError, match="--readouts: knn are for classification, --n lits is segmented"):
-        program._readouts(["knn", "finetuned"], "lits")
+        program._readouts(["knn", "finetuned"], "lits", classified=False)
+
+
+def test_own_volumes_with_labels_are_compared_alike(tmp_path, capsys):
+    """Names with blanks are found in all lists, and all arms read the labels and the volumes that were asked for."""
+    root, out = tmp_path / "own", tmp_path / "out"
+    for i in range(12):
+        scan = lung((10, 18, 18), seed=i).clip(-1000)
+        scan[2:8, 4:14, 4:14] = 60 * (i % 2)
+        write_series(root / f"P {i}", scan, uid=f"1.2.{i}", extra=[(0x00100020, "LO", f"P{i}")])
+    rows = [f"P {i},{i % 2},{12 - i}" for i in range(12)]
+    (root / "labels.csv").write_text("\n".join(["file,mass,age", *rows]))
+    (root / "test.txt").write_text("".join(f"P%20{i}\n" for i in range(4)))
+    volumes = ["--data", str(root), "--n", "folder", "--d", "3", "--out", str(out)]
+    reading = "--labels mass --crop 16 16 8 --intensity percentiles"
+    few = ["--labels", "60", "--draws", "1", "--rates", "1e-3", "--common", "--b 4 --workers 0"]
+    assert program.main([*volumes, "--arms", "random", "floor", "--finetuning", f"--epochs 0 {reading}", *few]) == 0
+    rows = json.loads((out / "evidence.json").read_text())["results"]
+    assert {(row["arm"], row["readout"]) for row in rows} == {
+        ("random", "linear"), ("random", "knn"), ("random", "finetuned"), ("floor", "linear"), ("floor", "knn")
+    }  # fmt: skip
+    assert {row["metric"] for row in rows} == {"AUROC mass"}
+    probed, tuned = (options_of(out / "readouts" / "random" / f"{kind}-60-0") for kind in ("frozen", "finetuned"))
+    for options in (probed, tuned):
+        assert (options["labels"], options["crop"]) == (["mass"], [16, 16, 8])
+        assert (options["intensity"], options["spacing"]) == ("percentiles", 1.0)
+    listed = [(out / "lists" / "all" / f"folder_{split}.txt").read_text().split() for split in SPLITS]
+    assert sorted([*listed[0], *listed[1], *listed[2]]) == sorted(f"P%20{i}/1.2.{i}" for i in range(12))
+    with pytest.raises(UsageError, match="--readouts: knn are for classification, --n folder is segmented"):
+        program.make_settings(program.parse_arguments(
+            [*volumes, "--readouts", "knn", "--finetuning", "--task segmentation"]
+        ))  # fmt: skip
 
 
 class Correlation(nn.Module):
