@@ -152,9 +152,9 @@ class Options:
     intensity: str | None = option(
         DATA, "folder: what becomes black and white; 2D: file (unset) takes DICOM's window and the depth of others, "
         "percentiles those 0.5 and 99.5 of an image's values, minmax the least and largest; 3D segmentation: minmax "
-        "(unset) scales each volume from its least to its largest value, ct takes HU, resampled to 1 mm and scaled as "
-        "for pre-training; 3D classification, probes and features: ct, minmax or percentiles (unset: as the crops of "
-        "--weight, else ct)",
+        "(unset; of nnU-Net's layout, unless its channels are named CT) scales each volume from its least to its "
+        "largest value, ct takes HU, resampled to 1 mm and scaled as for pre-training; 3D classification, probes and "
+        "features: ct, minmax or percentiles (unset: as the crops of --weight, else ct)",
         default=None, datasets=("folder",), choices=sorted({name for names in INTENSITIES.values() for name in names}),
     )  # fmt: skip
     cache: str | None = option(
