@@ -1,5 +1,6 @@
 """Cut crop pairs for 3D pre-training out of volumes: LUNA16's scans, or one's own CT, MRI or PET."""
 
+import argparse
 import errno
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from data.pairs import CropSettings
 from data.readers.file_names import SCANS
 from data.scan_records import FINISHED, NEW, Scan, record_failure, state_of
 from utils.errors import UserError, run_command
+from utils.notes import kept_notes
 from utils.process_pool import run_jobs
 from utils.progress import progress, say
 from utils.world import World, read_world
@@ -163,7 +165,7 @@ def conclude(
     failed = [*(reason for name, reason in manifest["failures"].items() if name in names), *unreadable]
     for reason in failed:
         say(f"failed: {reason}")
-    allowed = max(1, int(max_bad * len(scans))) if max_bad else 0
+    allowed = allowed_failures(len(scans), max_bad)
     in_an_epoch = " in an epoch" * any(record["settings"].get("volumes", False) for record in manifest["records"])
     pairs = f"{manifest['pairs']} pairs{in_an_epoch}"
     text = f"{pairs} of {manifest['scans']} scans, {manifest['bytes'] / 1e6:.0f} MB in {save}"
@@ -179,6 +181,11 @@ def conclude(
     return 0
 
 
+def allowed_failures(scans: int, max_bad: float) -> int:
+    """How many of the scans may fail: a share of them, but at least one unless it is 0."""
+    return max(1, int(max_bad * scans)) if max_bad else 0
+
+
 def note_others(manifest: dict[str, Any], scans: Sequence[Scan], save: Path) -> None:
     """Print which scans have crops in the folder but are not in the data."""
     names = {scan.listed for scan in scans}
@@ -187,10 +194,32 @@ def note_others(manifest: dict[str, Any], scans: Sequence[Scan], save: Path) -> 
         say(f"{save} also has crops of {len(others)} scans that are not in --data ({first_names(others)})")
 
 
+def check(options: argparse.Namespace) -> int:
+    """Read every scan once, and write nothing but a table and a contact sheet; 1 if preprocessing would fail."""
+    # Imported here, so that preprocessing needs nothing of it.
+    from checks.report import fail
+    from checks.volumes import check_volumes
+
+    save = Path(options.save)
+    with kept_notes() as notes:
+        try:
+            scans, unreadable = choose_scans(
+                Path(options.data), save, options.fold, exclude=options.exclude, verbose=True
+            )  # fmt: skip
+        except UserError as error:
+            return fail(save, notes, str(error))
+    return check_volumes(
+        scans, settings_of_options(options), unreadable, notes, save=save, workers=options.workers,
+        allowed=allowed_failures(len(scans), options.max_bad),
+    )  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scans -> crop pairs -> manifest; status 1 when more scans failed than allowed, or no scan gave crops."""
     options = parse_arguments(arguments)
     world = read_world()
+    if options.check:
+        return check(options) if world.is_main else 0
     settings = settings_of_options(options)
     save = Path(options.save)
     scans, unreadable = choose_scans(

@@ -68,15 +68,22 @@ def make_dimension(options: Options, device: torch.device, *, resumed: bool) -> 
     # Weights that --init or a resumed state would overwrite are not downloaded.
     downloaded = options.encoder_weights != "none" and not options.init and not resumed
     weights = options.encoder_weights if downloaded else None
+    views = partial(make_views, options)
     if options.d == 2:
-        views = partial(
-            Views2d, global_size=options.global_size, local_size=options.local_size, cutout_size=options.cutout_size
-        )
         # As published, 2D weights hold the encoder alone and 3D weights the whole model.
         return Dimension(
             partial(PCRLv2, encoder_weights=weights), views, attrgetter("model.encoder"), memory_format(2, device)
         )
-    return Dimension(PCRLv23d, partial(Views3d, swaps=options.swaps), lambda model: model, memory_format(3, device))
+    return Dimension(PCRLv23d, views, lambda model: model, memory_format(3, device))
+
+
+def make_views(options: Options) -> Views2d | Views3d:
+    """What makes the views of a step from raw samples."""
+    if options.d == 3:
+        return Views3d(swaps=options.swaps)
+    return Views2d(
+        global_size=options.global_size, local_size=options.local_size, cutout_size=options.cutout_size
+    )  # fmt: skip
 
 
 def build_model(options: Options, dimension: Dimension, world: World, *, resumed: bool) -> PCRLv2 | PCRLv23d:
@@ -123,6 +130,16 @@ def open_samples(options: Options, lists: ListFolders) -> ImageFiles | CropFiles
         selection=Selection(options.views, options.skip), max_bad=options.max_bad,
     )  # fmt: skip
     return FreshCrops(dataset, seed=options.seed) if isinstance(dataset, WholeVolumes) else dataset
+
+
+def open_for_check(options: Options, lists: ListFolders) -> tuple[RawDataset, Views2d | Views3d]:
+    """What ``--check`` looks at: the samples and their views; labels of probes and ``--init`` are read too."""
+    world, cpu = World(), torch.device("cpu")
+    dataset = open_samples(options, lists)
+    prepare_probe(options, lists, world, cpu)
+    if options.init:
+        build_model(options, make_dimension(options, cpu, resumed=False), world, resumed=False)
+    return dataset, make_views(options)
 
 
 def fill_cache(options: Options, dataset: ImageFiles, world: World) -> CachedImages:
@@ -199,6 +216,11 @@ def main() -> int:
     options = parse_options()
     world = read_world()
     try:
+        if options.check:
+            # Imported here, since it needs the packages of all phases.
+            from checks.story import check_run
+
+            return check_run(options, world, open_for_check) if world.is_main else 0
         if options.phase == "finetune":
             # Imported here, so that pre-training does not need the packages of fine-tuning.
             from downstream.finetune import finetune

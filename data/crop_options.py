@@ -52,6 +52,11 @@ def build_parser() -> OneLineParser:
         "--seed", type=number(int, 0, 2**62), default=42, help="seed of all random draws, together with the scan's name"
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="float16 halves the disk")
+    parser.add_argument(
+        "--check", action="store_true",
+        help="read every scan once instead of cutting it: what is there, what would fail and why, a contact sheet "
+        "SAVE/check.png, and status 1 if preprocessing would fail",
+    )  # fmt: skip
     _add_own_volumes(parser)
     return parser
 

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from utils.file_group import FileGroup
 from utils.seeding import numpy_generator
 
 
-def load_scan(scan: Scan, settings: CropSettings) -> tuple[np.ndarray, BoxLimits]:
+def load_scan(
+    scan: Scan, settings: CropSettings, *, on_stored: Callable[[np.ndarray], None] | None = None
+) -> tuple[np.ndarray, BoxLimits]:  # fmt: skip
     """Read the region of a scan that boxes can reach, int16 X Y Z in HU at 1 mm, and find the boxes that fit into it.
 
     A scan too short for any box is padded with air after its last slice until the smallest box fits. Other intensities
     and spacings: see :func:`data.readers.volumes.load_resampled`; with ``settings.volumes``, all of the scan is read.
+    ``on_stored`` is given all values as stored, X Y Z.
 
     Raises:
         UserError: the scan is damaged or not in HU.
@@ -32,7 +36,7 @@ def load_scan(scan: Scan, settings: CropSettings) -> tuple[np.ndarray, BoxLimits
     limits = find_limits((x, y, z + missing), settings.box_scale, settings.border)
     partly = len(limits.sizes) and not settings.volumes
     region = reachable_region(limits, (x, y, z)) if partly else None
-    volume = load_resampled(scan.source, region, require_hu=True, spec=spec)
+    volume = load_resampled(scan.source, region, require_hu=True, spec=spec, on_stored=on_stored)
     if missing:
         volume = np.pad(volume, ((0, 0), (0, 0), (0, missing)), constant_values=LOWEST)
     return volume, limits
@@ -96,13 +100,33 @@ def _write_volume(
     scan: Scan, volume: np.ndarray, limits: BoxLimits, settings: CropSettings, group: FileGroup
 ) -> int:  # fmt: skip
     """Write a scan's volume if a pair can be cut out of it; returns the pairs that an epoch draws, or 0."""
-    rng = numpy_generator(settings.seed, "crops", scan.listed)
-    if next(make_pairs(volume, limits, settings._replace(pairs=1), rng), None) is None:
+    if _draw_first(scan, volume, limits, settings) is None:
         return 0
     with group.file(scan.volume_file) as file:
         # x is contiguous in memory, which is fastest to cut and resize.
         np.save(file, np.asfortranarray(volume))
     return settings.pairs
+
+
+def first_pair(
+    scan: Scan, volume: np.ndarray, limits: BoxLimits, settings: CropSettings
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the first crop pair that preprocessing makes of a scan, see :func:`data.pairs.make_pairs`.
+
+    Raises:
+        UserError: there is none, so that the scan fails.
+    """
+    pair = _draw_first(scan, volume, limits, settings)
+    if pair is None:
+        raise _no_pair(scan, volume, limits, settings)
+    return pair
+
+
+def _draw_first(
+    scan: Scan, volume: np.ndarray, limits: BoxLimits, settings: CropSettings
+) -> tuple[np.ndarray, np.ndarray] | None:  # fmt: skip
+    rng = numpy_generator(settings.seed, "crops", scan.listed)
+    return next(make_pairs(volume, limits, settings._replace(pairs=1), rng), None)
 
 
 def _no_pair(scan: Scan, volume: np.ndarray, limits: BoxLimits, settings: CropSettings) -> UserError:

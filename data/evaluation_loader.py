@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data.broken import require_few_broken
 from data.datasets.raw import RawDataset
 from utils.errors import UserError
 from utils.progress import progress
@@ -40,13 +41,15 @@ class EvaluationLoader:
         rank, world_size: of this process, which reads every ``world_size``-th sample, starting at ``rank``.
         only: indices of the samples to read; None for all.
         max_bad: fraction of the samples that may be broken.
+        purpose, unit: the name of the progress bar, and of what it counts.
     """
 
     def __init__(
         self, dataset: RawDataset, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1,
-        max_bad: float = 0.01, only: Sequence[int] | None = None,
+        max_bad: float = 0.01, only: Sequence[int] | None = None, purpose: str = "evaluation",
+        unit: str = "sample",
     ) -> None:  # fmt: skip
-        self.dataset, self.max_bad = dataset, max_bad
+        self.dataset, self.max_bad, self.purpose, self.unit = dataset, max_bad, purpose, unit
         self.bad: dict[str, str] = {}
         self.batch_size, self.workers, self.is_main = batch_size, workers, rank == 0
         self.indices = (range(len(dataset)) if only is None else only)[rank::world_size]
@@ -61,16 +64,13 @@ class EvaluationLoader:
         count = math.ceil(len(self.indices) / self.batch_size)
         batches = read_with_workers(self._open_loader, count, workers=self.workers)
         for items in progress(
-            batches, name="evaluation", unit="sample", total=len(self.indices), units_each=self.batch_size,
+            batches, name=self.purpose, unit=self.unit, total=len(self.indices), units_each=self.batch_size,
             keep_bar=False, active=self.is_main,
         ):  # fmt: skip
             self.bad.update({self.dataset.name(index): reason for index, sample, reason in items if sample is None})
-            if len(self.bad) > self.max_bad * len(self.dataset):
-                raise UserError(
-                    f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples to evaluate are broken, more than the "
-                    f"share of {self.max_bad} allowed; repair or remove them, or give a larger --max_bad; the first: "
-                    f"{next(iter(self.bad.values()))}"
-                )
+            require_few_broken(
+                self.bad, total=len(self.dataset), max_bad=self.max_bad, what="samples to evaluate"
+            )  # fmt: skip
             good = [(index, sample) for index, sample, _ in items if sample is not None]
             if good:
                 yield [index for index, _ in good], self.dataset.collate([sample for _, sample in good])

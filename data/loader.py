@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.broken import require_few_broken
 from data.datasets.raw import RawDataset
 from utils.errors import UsageError, UserError
 from utils.progress import say
@@ -156,9 +157,4 @@ class Loader:
             if name not in self.bad:
                 self.bad[name] = reason
                 say(f"replaced a broken sample: {reason}")
-        if len(self.bad) > self.max_bad * len(self.dataset):
-            first = next(iter(self.bad.values()))
-            raise UserError(
-                f"--max_bad: {len(self.bad)} of {len(self.dataset)} samples are broken, more than the share of "
-                f"{self.max_bad} allowed; repair or remove them, or give a larger --max_bad; the first: {first}"
-            )
+        require_few_broken(self.bad, total=len(self.dataset), max_bad=self.max_bad)

@@ -27,10 +27,10 @@ FEATURES, MAP = "features.npz", "map.png"
 
 def write_features(options: Options, world: World) -> None:
     """Files -> encoder -> average over each file -> ``features.npz`` and ``map.png``."""
-    reading, norm = _reading_of(options)
+    reading, norm = reading_of(options)
     settings = {"reading": reading.as_record(), "norm": norm}
     run = FilesRun.start(options, world, dim=options.d, settings=settings)
-    encoder = _load(options, norm, verbose=world.is_main)
+    encoder = load_extractor(options, norm, verbose=world.is_main)
     if world.is_main:
         print(f"{len(run.files.names)} files: {reading}", file=sys.stderr)
     dataset, module = PreparedFiles(run.files, reading), run.place(PooledFeatures(encoder), options.d)
@@ -45,7 +45,7 @@ def write_features(options: Options, world: World) -> None:
         print(f"{len(names)} files, {features.shape[1]} features: {output / FEATURES}", file=sys.stderr)
 
 
-def _reading_of(options: Options) -> tuple[Preprocessing, str]:
+def reading_of(options: Options) -> tuple[Preprocessing, str]:
     """Return how the weights saw images, with what was typed in its place, and the normalisation of their network."""
     reading = preprocessing_of(str(options.weight), options.d)
     window = options.crop or ((options.global_size,) * 2 if options.d == 2 and options.global_size != 224 else None)
@@ -58,7 +58,7 @@ def _reading_of(options: Options) -> tuple[Preprocessing, str]:
     return reading._replace(**{name: value for name, value in typed.items() if value is not None}), norm
 
 
-def _load(options: Options, norm: str, *, verbose: bool) -> nn.Module:
+def load_extractor(options: Options, norm: str, *, verbose: bool) -> nn.Module:
     encoder, match = load_encoder_with_match(str(options.weight), options.d, norm=norm)
     if verbose:
         print(f"--weight {options.weight}: {match}", file=sys.stderr)

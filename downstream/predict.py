@@ -44,7 +44,7 @@ def predict_masks(options: Options, world: World, network: TunedNetwork) -> None
     """Files -> segmentation -> ``predictions.csv`` with the size of each region, masks and pictures."""
     require_segmentation()
     dim = network.reading.dim
-    files, channels = _find(options.data, network, verbose=world.is_main)
+    files, channels = find_channels(options.data, network, verbose=world.is_main)
     run = FilesRun.start(options, world, dim=dim, settings={"network": network.as_record()}, files=files)
     if world.is_main:
         print(f"{len(run.files.names)} files, {network.task}: {network.reading}", file=sys.stderr)
@@ -57,7 +57,7 @@ def predict_masks(options: Options, world: World, network: TunedNetwork) -> None
         print(f"{len(rows)} files: {path}", file=sys.stderr)
 
 
-def _find(
+def find_channels(
     root: str, network: TunedNetwork, *, verbose: bool
 ) -> tuple[FoundFiles, Sequence[tuple[Source, ...]]]:  # fmt: skip
     """Find all files or, for a network of several channels, all cases of several files; and the channels of each."""

@@ -8,7 +8,7 @@ import pytest
 from utils.options import option_names
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("utils", "models", "losses", "data", "engine", "evaluation", "downstream")
+ROOMS = ("utils", "models", "losses", "data", "engine", "evaluation", "downstream", "checks")
 ALLOWED = {
     "utils": {"utils"},
     "models": {"models", "utils"},
@@ -17,6 +17,7 @@ ALLOWED = {
     "engine": {"engine", "models", "losses", "utils"},
     "evaluation": {"evaluation", "models", "losses", "utils"},
     "downstream": {"downstream", "evaluation", "engine", "data", "models", "losses", "utils"},
+    "checks": {"checks", "downstream", "evaluation", "engine", "data", "models", "losses", "utils"},
 }
 # Within data/: what each wing may import beside itself and utils. Files directly in data/ may import all wings.
 WINGS = {

@@ -240,6 +240,10 @@ class Options:
         may_change=True,
     )  # fmt: skip
 
+    check: bool = switch(
+        RUN, "read every file once instead of running: what is there, what is left out and why, a contact sheet "
+        "OUTPUT/check.png, and status 1 if a run would fail", default=False, may_change=True,
+    )  # fmt: skip
     init: str | None = option(
         RUN, "weights to start from: .pt or .safetensors of this program, or .pt of the authors", default=None,
         phases=(PRETASK,), may_change=True, type=path, metavar="FILE",

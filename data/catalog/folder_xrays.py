@@ -22,6 +22,8 @@ from utils.errors import UserError
 from utils.notes import note
 
 TEST, MASKS, RUN = "test.txt", "masks", "run.json"
+# What --check leaves in a folder: its picture is no image of the data.
+CHECK = SHEET, RECORD = "check.png", "check.json"
 # A directory of DICOM files, itself in DICOM.
 DICOM_DIRECTORY = "DICOMDIR"
 # Files are opened by several threads, since each may wait for a network file system.
@@ -57,7 +59,8 @@ def _files_below(root: Path) -> list[str]:
         if folder.path == MASKS or RUN in folder.files:
             closed.append(folder.path)
         else:
-            found += (f"{folder.path}/{name}" if folder.path else name for name in folder.files)
+            names = [name for name in folder.files if RECORD not in folder.files or name not in CHECK]
+            found += (f"{folder.path}/{name}" if folder.path else name for name in names)
     if closed:
         note(f"{root}: no images are taken from {first_names(closed)}: masks, or the output of a run")
     return found

@@ -35,12 +35,7 @@ def load_cube(
     grid, read_part = _open(source)
     half = (np.array(shape) - 1) / 2 * SPACING
     target = reorientation_of(source, grid, as_stored=as_stored).geometry(grid)
-    centre, size = grid.to_voxel(point), np.array(grid.size)
-    if ((centre < -0.5) | (centre > size - 0.5)).any():
-        raise UserError(
-            f"{source}: expected candidates within the scan, {tuple(map(float, point))} mm is voxel "
-            f"{centre.round(1).tolist()} of {size.tolist()}"
-        )
+    centre, size = require_inside(source, grid, point), np.array(grid.size)
     half_extent = abs(grid.axes.T @ target.axes).round() @ half / grid.spacing
     # One voxel more on each side, for the interpolation.
     low = np.clip(np.floor(centre - half_extent).astype(int) - 1, 0, size - 1)
@@ -58,6 +53,21 @@ def load_cube(
     except RuntimeError as error:
         raise UserError(f"{source}: expected a volume, it cannot be resampled ({last_line(error)})") from None
     return sitk.GetArrayFromImage(cube).transpose(2, 1, 0)
+
+
+def require_inside(source: Source, grid: Geometry, point: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the voxel coordinates of a point, world coordinates x y z in mm, float64 3.
+
+    Raises:
+        UserError: the point is outside of the scan.
+    """
+    centre, size = grid.to_voxel(point), np.array(grid.size)
+    if ((centre < -0.5) | (centre > size - 0.5)).any():
+        raise UserError(
+            f"{source}: expected candidates within the scan, {tuple(map(float, point))} mm is voxel "
+            f"{centre.round(1).tolist()} of {size.tolist()}"
+        )
+    return centre
 
 
 def _open(source: Source) -> tuple[Geometry, Callable[[list[int], list[int]], sitk.Image]]:

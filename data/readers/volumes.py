@@ -124,7 +124,7 @@ def reorientation_of(source: Source, grid: Geometry, *, as_stored: bool = True) 
 
 def load_resampled(
     path: str | Source, needed: tuple[slice, slice, slice] | None = None, *, require_hu: bool = False,
-    spec: VolumeSpec = PUBLISHED,
+    spec: VolumeSpec = PUBLISHED, on_stored: Callable[[np.ndarray], None] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Read a scan and resample it to 1 mm, or another spacing, by linear interpolation.
 
@@ -135,6 +135,7 @@ def load_resampled(
         needed: the part of the result to compute, x first; unset: all of it.
         require_hu: refuse a CT that cannot be in Hounsfield units, see :func:`require_hounsfield`.
         spec: how it becomes voxels.
+        on_stored: is given all values as stored, X Y Z.
 
     Returns:
         int16 (X, Y, Z): HU, or, with another intensity than ``ct``, −1000 to 1000 from the lower to the upper limit;
@@ -147,6 +148,8 @@ def load_resampled(
     grid, read = open_source(source)
     image = read()  # kept, since the view uses its memory
     values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    if on_stored is not None:
+        on_stored(values)
     if spec.intensity != CT:
         values = _as_hounsfield(source, values, spec.intensity)
     elif require_hu:

@@ -22,7 +22,7 @@ DEFAULTS = {
     "gpus": None, "device": None, "workers": 4, "encoder_weights": "imagenet", "weight": None,
     "spacing": None, "task": None, "labels": None, "uncertain": "ones", "crop": None, "norm": None, "skips": True,
     "classes": 0, "intensity": None, "views": None, "skip": None, "invert": False,
-    "save_masks": False, "init": None, "resume": None, "save_minutes": 10.0,
+    "save_masks": False, "check": False, "init": None, "resume": None, "save_minutes": 10.0,
     "max_bad": 0.01, "lists": None, "global_size": 224, "local_size": 96, "cutout_size": 32, "swaps": 100,
     "image_size": 0, "cache": None, "cache_size": 512, "compile": False, "graph": False,
     "checkpoint_activations": False, "log_every": 20, "picture_every": 10,
