@@ -34,8 +34,13 @@ def check_run(options: Options, world: World, open_pretraining: Open) -> int:
         try:
             plan = make_plan(_without_cache(options), lists, world, open_pretraining)
         except UserError as error:
-            return fail(Path(options.output), notes, str(error))
-    return _report(options, plan, notes)
+            return fail(Path(options.output), _without_paths(notes, lists), str(error))
+    return _report(options, plan, _without_paths(notes, lists))
+
+
+def _without_paths(notes: Sequence[str], lists: ListFolders) -> list[str]:
+    """Return lines without the name of the temporary folder, where lists are made that a run would make."""
+    return [line.replace(str(lists.made), "a temporary folder") if lists.temporary else line for line in notes]
 
 
 def _without_cache(options: Options) -> Options:

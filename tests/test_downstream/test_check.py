@@ -1,0 +1,44 @@
+"""main.py --check of labelled volumes and of points in scans, whose data other tests of this folder use too."""
+
+import csv
+import shutil
+
+from tests.scans import lung, write_scan
+from tests.test_checks.test_main import check, rows_of
+
+COMMON = ["--d", 3, "--ratio", 0, "--b", 2, "--workers", 0, "--weight", "none", "--crop", 16, 16, 16]
+
+
+def test_candidates_are_samples_of_their_scans(luna, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "luna"
+    shutil.copytree(luna, root)
+    options = ["--phase", "finetune", "--n", "luna", "--data", root, *COMMON]
+    status, text, _ = check(monkeypatch, capsys, *options, "--output", tmp_path / "a")
+    rows = rows_of(text)
+    assert status == 0 and sum(map(int, rows["scans"])) == 9 and sum(map(int, rows["samples"])) == 63
+    assert [cell.split(" of ")[0] for cell in rows["label nodule"]] == [str(2 * int(n)) for n in rows["scans"]]
+    # A point beside its scan loses one sample, a damaged scan all of its seven.
+    with open(root / "candidates_V2.csv", "a", newline="") as file:
+        csv.writer(file).writerow(["1.3.6.7", 900, 0, 0, 0])
+    (root / "subset8" / "1.3.6.8.raw").write_bytes(b"short")
+    status, text, _ = check(monkeypatch, capsys, *options, "--output", tmp_path / "b")
+    assert status == 1 and rows_of(text)["broken"] == ["8"]
+    assert "8 of 15 samples are broken" in text.splitlines()[-1] and "expected candidates within the scan" in text
+
+
+def test_labelled_volumes(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "data"
+    root.mkdir()
+    rows = [("file", "ill")]
+    for i in range(10):
+        write_scan(root / f"{i}.mhd", lung((20, 24, 22 + i), seed=i).clip(-1000, 500))
+        rows.append((f"{i}", i % 2))
+    with open(root / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    for phase in ("finetune", "probe"):
+        options = ["--phase", phase, "--n", "folder", "--data", root, *COMMON, "--output", tmp_path / phase]
+        status, text, _ = check(monkeypatch, capsys, *options)
+        found = rows_of(text)
+        assert status == 0 and sum(map(int, found["volumes"])) == 10, text
+        assert sum(int(cell.split(" of ")[0]) for cell in found["label ill"]) == 5
+        assert found["axes LPS"] == found["volumes"] and found["least value"][0].startswith("-1000")
