@@ -45,7 +45,31 @@ from downstream.tuned import load_tuned, read_tuned
 
 network = read_tuned("{weights}")
 model = load_tuned(network, "{weights}").eval()
-probabilities = model(preprocess("{example}", network.reading)).sigmoid()
+logits = model(preprocess("{example}", network.reading))  # of each window
+probabilities = {combined}.sigmoid()
+```
+"""
+# A volume's logits are the means of those of its windows; an X-ray is one window.
+COMBINED = {"classification": "logits.mean(dim=0, keepdim=True)", "segmentation": "logits"}
+CUBES = """```
+python main.py --phase predict --weight {weights} --data DIR --output OUT
+```
+
+DIR holds volumes and `candidates.csv`, with `seriesuid` or `file` and `coordX`, `coordY`, `coordZ` in mm. One point:
+
+```python
+from pathlib import Path
+
+import torch
+
+from data.datasets.candidates import cut_cube
+from data.transforms.intensity3d import z_normalize
+from downstream.tuned import load_tuned, read_tuned
+
+network = read_tuned("{weights}")
+model = load_tuned(network, "{weights}").eval()
+cube = torch.from_numpy(cut_cube(Path("{example}"), (0.0, 0.0, 0.0), network.reading.window))
+probabilities = model(z_normalize(cube.unsqueeze(0)).unsqueeze(1)).sigmoid()
 ```
 """
 # Images of several channels are several files, which prediction does not read.
@@ -111,10 +135,21 @@ def _sections(output: Path, run: Mapping[str, Any]) -> Iterator[str]:
     yield f"## Settings\n\n{told}\n\n{_table(settings)}"
     yield f"## Results\n\n{_results(output) if tuned else _last_epoch(output)}"
     channels = record.get("channels", 1)
-    code = ENCODER if not tuned else TUNED if channels == 1 else CHANNELS
-    code = code.format(weights=weights, dim=dim, example=EXAMPLES[dim], channels=channels)
+    combined = COMBINED.get(record.get("task", ""))
+    code = _code(record).format(
+        weights=weights, dim=dim, example=EXAMPLES[dim], channels=channels, combined=combined
+    )  # fmt: skip
     yield f"## Load\n\nIn a clone of the program, with its `requirements.txt`:\n\n{code}"
     yield TO_FILL_IN
+
+
+def _code(record: Mapping[str, Any]) -> str:
+    """How to load and use the weights, by the record of fine-tuned ones; those of pre-training have none."""
+    if not record:
+        return ENCODER
+    if record.get("channels", 1) > 1:
+        return CHANNELS
+    return CUBES if (record["task"], record.get("dataset")) == ("classification", "luna") else TUNED
 
 
 def _purpose(dim: int, record: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from data.readers.volumes import VolumeSpec, load_resampled, read_header
 from data.transforms.hounsfield import scale
 from losses.classification import balanced_cross_entropy
 from tests.dicom_slices import write_series
+from tests.model_cards import run_card
 from tests.programs import run
 from tests.scans import write_scan
 from tests.test_downstream.conftest import write_table
@@ -66,6 +67,10 @@ def test_candidates_from_scans_to_results(luna, tmp_path, monkeypatch, capsys):
 
 def check_predictions_of_points(luna, out, tested, tmp_path, monkeypatch, capsys):
     """Points of LUNA16's own table are predicted as on the test split, by weights with a record and by older ones."""
+    scan = sitk.GetImageFromArray(np.random.default_rng(0).integers(-1000, 99, (20, 40, 50)).astype(np.int16))
+    scan.SetOrigin((-20.0, -20.0, -8.0))
+    sitk.WriteImage(scan, tmp_path / "ct.nii.gz")
+    assert 0 < run_card(out, tmp_path / "ct.nii.gz", 3)["probabilities"].item() < 1
     typed = ["--phase", "predict", "--data", luna, "--workers", 0, "--weight"]
     for name in ("best.pt", "pcrlv2_luna_finetune_0.3_0.pt"):
         found = tmp_path / f"of {name}"

@@ -23,6 +23,7 @@ from evaluation.predictions import Predictions, mean_outputs
 from losses.classification import known_cross_entropy, windowed_cross_entropy
 from models.encoders import build_encoder
 from tests.dicom_slices import write_series
+from tests.model_cards import run_card
 from tests.programs import keep_state, run
 from tests.scans import lung
 from utils.checkpoints import save_checkpoint
@@ -202,6 +203,9 @@ def test_from_volumes_to_results_resumed_alike_and_predicted_alike(own, tmp_path
     for name, row in tested.items():
         for output in network.outputs:
             assert float(found[name][output]) == pytest.approx(float(row[output]), abs=2e-6)
+    card = run_card(out, own / "sub 5" / "ct.nii.gz", 3)
+    row = [float(found["sub 5/ct"][output]) for output in network.outputs]
+    np.testing.assert_allclose(card["probabilities"][0].numpy(), row, atol=2e-6)
     assert (found["sub 4/ct"].keys() >= {"threshold_mass", "threshold_other"}) == bool(network.thresholds)
     last = [*typed, "--weight", out / "pcrlv2_folder_finetune_0.0_1.pt", "--output", tmp_path / "last"]
     status, error = run(monkeypatch, capsys, *last)
