@@ -159,3 +159,11 @@ def test_weights_from_before_channels_were_recorded(tmp_path):
     assert (network.outputs, network.mask_values, network.norm) == (("WT", "TC", "ET"), (2, 1, 4), "gn")
     assert (network.channels, network.suffixes, network.exclusive) == (4, BRATS_SUFFIXES, False)
     assert tuned_of(parse_options([*typed, "--norm", "bn"])).norm == "bn"
+
+
+def test_masks_of_one_channel_are_named_by_case_too(tmp_path):
+    for name in ("imagesTs/x_0000.nii.gz", "other.nii.gz"):
+        save(tmp_path / name, np.zeros(SHAPE, np.int16))
+    files, channels = predict._find(str(tmp_path), BRATS._replace(channels=1, suffixes=(("_0000",),)), verbose=False)
+    assert files.names == ["imagesTs/x", "other"]
+    assert channels == [(tmp_path / "imagesTs" / "x_0000.nii.gz",), (tmp_path / "other.nii.gz",)]

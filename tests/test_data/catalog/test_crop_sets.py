@@ -77,6 +77,8 @@ def test_all_of_an_own_folder_pretrains_but_what_is_skipped(tmp_path, capsys):
 def test_cases_and_splits_by_name():
     brats, lits, luna = (CROP_SETS[name] for name in ("brats", "lits", "luna"))
     assert brats.case_of("Data/HGG/ID_1/ID_1_t1") == "ID_1" and brats.case_of("alone") == "alone"
+    case = "BraTS-GLI-00001-000"
+    assert brats.case_of(f"Training/{case}/{case}-t1n") == brats.case_of(f"{case}/{case}-t2f") == case
     assert lits.case_of("LITS/test/CT/volume007") == "test_volume7" and lits.case_of("x/volume7") == "x/volume7"
     assert lits.split_of("LITS/test/CT") == "test" and lits.split_of("train/CT") == "train"
     assert luna.split_of("subset7") == "valid" and CROP_SETS["folder"].split_of("subset7") == "train"
