@@ -164,6 +164,8 @@ def test_weights_from_before_channels_were_recorded(tmp_path):
 def test_masks_of_one_channel_are_named_by_case_too(tmp_path):
     for name in ("imagesTs/x_0000.nii.gz", "other.nii.gz"):
         save(tmp_path / name, np.zeros(SHAPE, np.int16))
-    files, channels = predict._find(str(tmp_path), BRATS._replace(channels=1, suffixes=(("_0000",),)), verbose=False)
+    files, channels = predict.find_channels(
+        str(tmp_path), BRATS._replace(channels=1, suffixes=(("_0000",),)), verbose=False
+    )
     assert files.names == ["imagesTs/x", "other"]
     assert channels == [(tmp_path / "imagesTs" / "x_0000.nii.gz",), (tmp_path / "other.nii.gz",)]
