@@ -10,7 +10,12 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+import luna_preprocess
+from data.catalog.crop_sets import CROP_SETS
+from data.catalog.folder_volumes import index_volumes
 from data.catalog.list_folders import ListFolders
+from data.catalog.name_matching import listed_name
+from data.datasets.luna import find_crop_files
 from data.evaluation_loader import EvaluationLoader
 from data.inputs import flipped_windows
 from data.labelled_volumes import WINDOWS, cut_random, open_labelled_volumes
@@ -118,6 +123,15 @@ def test_lists_and_skipped_names_are_those_of_images(own, tmp_path):
     assert names_of(splits.train) == [f"sub {i}/ct" for i in (5, 8, 9)]  # 4 pre-trained, 7 has no label
     assert names_of(splits.valid) == ["discs/D0/st 1/1.2.0"] and splits.test_source == "folder_test.txt"
     assert names_of(splits.test) == ["sub 10/ct", "sub 11/ct"] and splits.test.labels.tolist() == [[1], [1]]
+
+
+def test_volumes_have_the_names_of_their_crops_in_lists(own, tmp_path):
+    """So that the list that pre-trained is cut in fine-tuning."""
+    sizes = "--input_rows 16 --input_cols 16 --input_deps 8 --crop_rows 8 --crop_cols 8 --scale 1 --tissue none"
+    command = ["--data", str(own), "--save", str(tmp_path / "crops"), "--workers", "1", *sizes.split()]
+    assert luna_preprocess.main(command) == 0
+    crops = {crop.scan for crop in find_crop_files(tmp_path / "crops", "train", CROP_SETS["folder"])}
+    assert crops == {listed_name(name) for name in index_volumes(own).names} and len(crops) == FILES
 
 
 def test_training_sees_other_windows_in_each_epoch_and_evaluation_all(own, tmp_path):
