@@ -1,6 +1,7 @@
 """What a run of each phase would read and show its network, opened as the run opens it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,9 +9,11 @@ import torch
 from checks.shown import VIEWS, ShowBatch, show_channels, show_labels, show_masks, show_views, show_windows
 from data.catalog.any_files import find_files
 from data.catalog.list_folders import ListFolders
+from data.catalog.xrays import XRAYS
 from data.datasets.candidates import CandidateCubes
 from data.datasets.cases import Case
 from data.datasets.classification import LabelledFiles
+from data.datasets.images import ImageFiles
 from data.datasets.segmentation import WholeCases
 from data.inputs import as_input, eval_cubes, eval_inputs
 from data.loader import Loader
@@ -27,6 +30,8 @@ from engine.parallel import check_batch
 from evaluation.probes import require_probes
 from evaluation.segmentation import require_segmentation
 from utils.devices import choose_devices
+from utils.errors import UserError
+from utils.notes import kept_notes, note
 from utils.options import CLASSIFICATION, FEATURES, FINETUNE, PREDICT, PROBE, Options
 from utils.world import World
 
@@ -44,6 +49,8 @@ class Plan(NamedTuple):
     caption: str
     classes: tuple[str, ...] = ()
     """The names of the labels, where there are any."""
+    patients: Sequence[str] | None = None
+    """Of the images of a pre-training; other data sets have their own."""
     refused: tuple[str, ...] = ()
     """A line for each folder or DICOM series that cannot be read as it is."""
 
@@ -66,7 +73,22 @@ def make_plan(options: Options, lists: ListFolders, world: World, open_pretraini
     _check_batch(options, world)
     dataset, make_views = open_pretraining(options, lists)
     _check_loader(dataset, options, world)
-    return Plan({"pre-training": dataset}, dataset, show_views(make_views), VIEWS)
+    patients = _patients(options, dataset) if isinstance(dataset, ImageFiles) else None
+    return Plan({"pre-training": dataset}, dataset, show_views(make_views), VIEWS, patients=patients)
+
+
+def _patients(options: Options, images: ImageFiles) -> list[str] | None:
+    """Return the patient of each image; None where they are not known, which does not matter to a pre-training."""
+    root, dataset = Path(options.data), XRAYS[options.n]
+    if dataset.read_patients is None:
+        return None
+    try:
+        with kept_notes():  # they were reported when the samples were opened
+            files = dataset.index_images(root)
+        return dataset.read_patients(root, files, list(images.names))
+    except UserError as error:
+        note(f"patients are not counted: {error}")
+        return None
 
 
 def _check_batch(options: Options, world: World) -> None:

@@ -85,8 +85,8 @@ def show_masks(make_inputs: Callable[..., tuple[Tensor, Tensor]]) -> ShowBatch:
     def show(batch: Any, generator: torch.Generator) -> tuple[str, Sequence[np.ndarray]]:
         inputs, masks = make_inputs(batch, generator)
         image, mask = inputs[0], masks[0].bool()
-        if mask.ndim == 4:  # K X Y Z: the slice with most of the mask; rows are y
-            z = int(mask.any(dim=0).sum(dim=(0, 1)).argmax()) if mask.any() else mask.shape[-1] // 2
+        if mask.ndim == 4:  # K X Y Z: the slice with most of the regions; rows are y
+            z = int(mask.sum(dim=(0, 1, 2)).argmax()) if mask.any() else mask.shape[-1] // 2
             image, mask = image[..., z].transpose(1, 2), mask[..., z].transpose(1, 2)
             planes = [to_bytes(channel) for channel in image]
         else:

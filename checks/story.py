@@ -83,7 +83,7 @@ def _look(title: str, dataset: Any, plan: Plan, options: Options) -> Found:
     looks = look_at(dataset)
     tally, broken = _read(looks, options.workers, title)
     total, labels = sum(map(looks.samples, range(len(looks)))), _labels(dataset, plan)
-    rows = _head(looks, dataset, total) | tally.rows() | labels | ({"broken": str(len(broken))} if broken else {})
+    rows = _head(looks, dataset, plan, total) | tally.rows() | labels | ({"broken": str(len(broken))} if broken else {})
     record = {"samples": total, **tally.as_record(), "labels": labels, "broken": broken}
     return Found(rows, record, broken, tally.flat_names, _problem(broken, total, options.max_bad))
 
@@ -120,10 +120,10 @@ def _read(looks: Looks, workers: int, title: str) -> tuple[Tally, dict[str, str]
     return tally, bad
 
 
-def _head(looks: Looks, dataset: Any, total: int) -> dict[str, str]:
+def _head(looks: Looks, dataset: Any, plan: Plan, total: int) -> dict[str, str]:
     """Return how many files, samples and patients there are."""
     rows = {looks.unit: str(len(looks))} | ({"samples": str(total)} if total != len(looks) else {})
-    patients = getattr(dataset, "patients", None)
+    patients = getattr(dataset, "patients", plan.patients)
     if patients is None and hasattr(dataset, "crops"):
         return rows | {"scans": str(len({crop.scan for crop in dataset.crops}))}
     return rows | ({"patients": str(len(set(patients)))} if patients is not None else {})

@@ -11,7 +11,7 @@ from data.catalog.file_index import FileIndex, require_folder
 from data.catalog.folder_patients import patients_of
 from data.catalog.folders import walk
 from data.catalog.joins import Side, first_names, note_join, unique
-from data.catalog.label_table import LABELS, PATIENTS, read_own_table
+from data.catalog.label_table import LABELS, PATIENTS, OwnTable, read_own_table
 from data.catalog.lists import list_path, read_names, seeded_order, write_list_once
 from data.catalog.name_matching import listed_name, match_list
 from data.catalog.names import NameList
@@ -104,7 +104,7 @@ def read_folder_labels(request: LabelRequest) -> LabelTable:
     Raises:
         UserError: as :func:`read_own_labels`.
     """
-    return read_own_labels(request, lambda names: read_attributes(request.root, names, PATIENT_ID))
+    return read_own_labels(request, partial(_patients_in_dicom, request.root))
 
 
 def read_own_labels(
@@ -132,10 +132,23 @@ def read_own_labels(
     return LabelTable(labels.classes, labels.labels, patients)
 
 
+def read_patients(root: Path, files: FileIndex, names: Sequence[str]) -> list[str]:
+    """Return the patient ID of each of some images, see :func:`patients_of`."""
+    in_dicom = partial(_patients_in_dicom, root)
+    return patients_of(names, tables=_own_tables(root, files), in_dicom=in_dicom, root=root, files=files)
+
+
+def _patients_in_dicom(root: Path, names: Sequence[str]) -> Mapping[str, str]:
+    return read_attributes(root, names, PATIENT_ID)
+
+
+def _own_tables(root: Path, files: FileIndex) -> list[OwnTable]:
+    paths = [path for path in (root / LABELS, root / PATIENTS) if path.exists()]
+    return [read_own_table(path, files, labels=()) for path in paths]
+
+
 def read_views(root: Path, files: FileIndex) -> dict[str, str]:
     """Return the view of each image by a table, else by DICOM's View Position; images of unknown views have none."""
-    paths = [path for path in (root / LABELS, root / PATIENTS) if path.exists()]
-    tables = [read_own_table(path, files, labels=()) for path in paths]
-    pairs = (pair for table in tables for pair in table.views.items())
+    pairs = (pair for table in _own_tables(root, files) for pair in table.views.items())
     known = unique(pairs, source=root, what="views", counted=False)
     return read_attributes(root, [name for name in files.names if name not in known], VIEW) | known

@@ -69,6 +69,8 @@ class XrayDataset(NamedTuple):
     """A list in the data set's folder that is the test split where there is no other; empty for none."""
     read_views: Callable[[Path, FileIndex], Mapping[str, str]] | None = None
     """The view of each image of known view; None for data sets that are not chosen by view."""
+    read_patients: Callable[[Path, FileIndex, Sequence[str]], list[str]] | None = None
+    """The patient ID of each of some images, without labels; None where nobody asks."""
 
 
 class Selection(NamedTuple):

@@ -9,7 +9,14 @@ from typing import NamedTuple
 from data.catalog.chest import FINDINGS, find_chest_table, index_chest, make_chest_lists
 from data.catalog.chexpert import TRAIN, index_chexpert, make_chexpert_list, strip_root_folder
 from data.catalog.file_index import FileIndex, ListedFiles
-from data.catalog.folder_xrays import TEST, index_folder, make_folder_list, read_folder_labels, read_views
+from data.catalog.folder_xrays import (
+    TEST,
+    index_folder,
+    make_folder_list,
+    read_folder_labels,
+    read_patients,
+    read_views,
+)
 from data.catalog.joins import SHOWN, Side, note_join
 from data.catalog.labels import CHEXPERT_FINDINGS, chest_labels, read_chexpert_labels
 from data.catalog.list_folders import ListFolders, listed_side, open_list
@@ -33,6 +40,11 @@ def _read_chest_labels(request: LabelRequest) -> LabelTable:
     return LabelTable(FINDINGS, chest_labels(request.lists, table), patients_of)
 
 
+def _read_chest_patients(root: Path, files: FileIndex, names: Sequence[str]) -> list[str]:
+    table = find_chest_table(root)
+    return chest_patients(names, table.patients if table else {})
+
+
 def _make_chexpert_list(request: ListRequest) -> None:
     make_chexpert_list(request.root, request.folder, request.files, seed=request.seed, max_bad=request.max_bad)
 
@@ -43,14 +55,18 @@ def _read_chexpert_labels(request: LabelRequest) -> LabelTable:
 
 
 XRAYS = {
-    "chest": XrayDataset(index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels),
+    "chest": XrayDataset(
+        index_images=index_chest, make_lists=_make_chest_lists, read_labels=_read_chest_labels,
+        read_patients=_read_chest_patients,
+    ),
     "chexpert": XrayDataset(
         index_images=index_chexpert, make_lists=_make_chexpert_list, read_labels=_read_chexpert_labels,
         clean=lambda names, files, source: strip_root_folder(names), within=TRAIN,
+        read_patients=lambda root, files, names: chexpert_patients(names),
     ),
     "folder": XrayDataset(
         index_images=index_folder, make_lists=make_folder_list, read_labels=read_folder_labels, clean=match_list,
-        test_file=TEST, read_views=read_views,
+        test_file=TEST, read_views=read_views, read_patients=read_patients,
     ),
 }  # fmt: skip
 

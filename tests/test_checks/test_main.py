@@ -63,6 +63,8 @@ def test_images_of_all_kinds_are_counted_and_shown(mixed, tmp_path, monkeypatch,
     assert rows["images"] == ["12"] and rows["PNG, 8 bits"] == ["9"] and rows["PNG, 16 bits"] == ["1"]
     assert rows["JPEG, 8 bits"] == rows["DICOM, MONOCHROME1, 12 bits, explicit little endian"] == ["1"]
     assert rows["width, pixels"] == ["30 – 36"] and rows["height, pixels"] == ["40"]
+    # The DICOM file names its patient; the others are each one's own.
+    assert rows["patients"] == ["12"] and "1 by DICOM's Patient ID (1 images)" in text
     assert rows["of one value only"] == ["1"] and "one value only, as empty images: empty.jpg" in text
     assert "12 of 13 files are images, 1 are not: left out (notes.txt)" in text
     # Nothing but the picture and the record: the run makes its lists.
@@ -150,7 +152,11 @@ def test_labels_and_patients_of_each_split(mixed, tmp_path, monkeypatch, capsys)
     rows = [(f"{i}.png", f"p{i // 2}", i % 2 if i else "") for i in range(9)]
     with open(mixed / "labels.csv", "w", newline="") as file:
         csv.writer(file).writerows([("file", "patient", "ill"), *rows])
-    options = ["--n", "folder", "--data", mixed, "--ratio", 0, "--weight", "none", *SMALL_2D]
+    options = ["--n", "folder", "--data", mixed, *SMALL_2D]
+    status, text, _ = check(monkeypatch, capsys, *options, "--ratio", 1, "--output", tmp_path / "p")
+    # Nine images of five patients by the table, and three others.
+    assert status == 0 and rows_of(text)["patients"] == ["8"]
+    options += ["--ratio", 0, "--weight", "none"]
     status, text, _ = check(monkeypatch, capsys, *options, "--phase", "finetune", "--output", tmp_path / "a")
     found = rows_of(text)
     assert status == 0 and "3 without (deep.png, empty.jpg, scan)" in text

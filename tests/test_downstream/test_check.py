@@ -3,6 +3,10 @@
 import csv
 import shutil
 
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
 from tests.scans import lung, write_scan
 from tests.test_checks.test_main import check, rows_of
 
@@ -24,6 +28,26 @@ def test_candidates_are_samples_of_their_scans(luna, tmp_path, monkeypatch, caps
     status, text, _ = check(monkeypatch, capsys, *options, "--output", tmp_path / "b")
     assert status == 1 and rows_of(text)["broken"] == ["8"]
     assert "8 of 15 samples are broken" in text.splitlines()[-1] and "expected candidates within the scan" in text
+
+
+def test_cases_of_several_channels_and_regions(tmp_path, monkeypatch, capsys):
+    label, rng = np.zeros((16, 18, 20), np.uint8), np.random.default_rng(0)
+    label[4:12, 3:13, 2:12], label[5:11, 4:12, 3:11], label[7:9, 6:11, 4:10] = 2, 1, 4
+    for i in range(5):
+        for kind in ("t1", "t2", "flair", "t1ce", "seg"):
+            volume = (100 * label + rng.integers(0, 90, label.shape)).astype(np.int16) if kind != "seg" else label
+            (tmp_path / "HGG" / f"B{i}").mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / f"HGG/B{i}/B{i}_{kind}.nii.gz"))
+    options = ["--phase", "finetune", "--n", "brats", "--data", tmp_path, *COMMON, "--output", tmp_path / "out"]
+    status, text, _ = check(monkeypatch, capsys, *options)
+    rows = rows_of(text)
+    assert status == 0 and rows["cases"] == rows["patients"] == rows["with ET"] == ["3", "1", "1"]
+    assert [rows[f"{axis}, voxels"] for axis in "xyz"] == [["20"] * 3, ["18"] * 3, ["16"] * 3]
+    sheet = np.asarray(Image.open(tmp_path / "out" / "check.png"))
+    # Four channels and, right of them, the borders of three regions.
+    colours = [set(map(tuple, half.reshape(-1, 3).tolist())) for half in (sheet[:, :592], sheet[:, 592:])]
+    regions = {(213, 94, 0), (86, 180, 233), (240, 228, 66)}
+    assert not regions & colours[0] and regions <= colours[1]
 
 
 def test_labelled_volumes(tmp_path, monkeypatch, capsys):
