@@ -34,6 +34,7 @@ class RunProgress:
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, first_step: int, batch_size: int) -> None:
         """Start an epoch at ``first_step``; ``batch_size`` counts samples over all processes."""
+        self.losses = {}  # those of the epoch before are not this one's
         self.epoch, self.epochs, self.steps, self.step, self.batch_size = epoch, epochs, steps, first_step, batch_size
         self.window_started, self.window_steps = time.monotonic(), 0
         if self.active and on_terminal():

@@ -97,3 +97,15 @@ def test_signals_of_other_systems_are_left_alone(monkeypatch):
 
     monkeypatch.delattr(signal, "SIGUSR1")
     assert StopSignals().received is None
+
+
+def test_losses_of_one_epoch_are_not_shown_as_those_of_the_next(clock, capsys):
+    progress = RunProgress(active=True)
+    for epoch in range(3):
+        progress.start_epoch(epoch, 2, 1, 0, batch_size=4)
+        clock.seconds += 70
+        if progress.wants_losses:
+            progress.show({"total": 1.5})
+        progress.advance()
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "total 1.5" in first and len(others) == 2 and not any("total" in line for line in others)
