@@ -104,7 +104,7 @@ def find_scans(root: str | Path, *, exclude: Sequence[str] = (), verbose: bool =
         note(
             f"{root}: only subset folders are used; {which}"
             if in_subsets
-            else f"{root}: {which}, as masks by --exclude"
+            else f"{root}: {which}, by their names, as masks"
         )
     scans = _with_own_names(sorted(used, key=lambda scan: scan.path))
     _check_names(scans)

@@ -58,7 +58,7 @@ def test_masks_are_left_out_by_patterns_but_never_of_luna16(tmp_path, capsys):
     assert [scan.path for scan in find_scans(tmp_path, exclude=MASKS).scans] == [tmp_path / n for n in sorted(images)]
     error = capsys.readouterr().err
     assert f"{tmp_path}: 4 other volumes are left out (HGG/p1/p1_SEG.nii.gz, labelsTr/a.nii.gz" in error
-    assert error.endswith("as masks by --exclude\n")
+    assert error.endswith("by their names, as masks\n")
     assert len(find_scans(tmp_path, exclude=["VOLUME*", "HGG/"]).scans) == 4
     assert len(find_scans(tmp_path).scans) == 7
     touch(tmp_path, "subset0/1_seg.mhd")
