@@ -1,6 +1,7 @@
 """What a check prints and keeps: the table, what is left out and why, and whether a run would start."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,22 @@ from utils.atomic import whole_file
 from utils.progress import say
 
 
+def show(text: str) -> None:
+    """Print on stdout, whatever its encoding and however files are named."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def print_left_out(notes: Sequence[str], broken: Mapping[str, str], flat: Sequence[str] = ()) -> None:
     """Print what was joined and left out while the data was opened, and the first of what cannot be read."""
     for line in notes:
-        print(f"- {line}")
+        show(f"- {line}")
     if broken:
-        print(f"- broken: {len(broken)}, all in {RECORD}; the first:")
+        show(f"- broken: {len(broken)}, all in {RECORD}; the first:")
         for reason in list(dict.fromkeys(broken.values()))[:SHOWN]:
-            print(f"    {' '.join(reason.splitlines())}")
+            show(f"    {' '.join(reason.splitlines())}")
     if flat:
-        print(f"- of one value only, as empty images: {', '.join(flat)}")
+        show(f"- of one value only, as empty images: {', '.join(flat)}")
 
 
 def fail(folder: Path, notes: Sequence[str], problem: str) -> int:
@@ -48,12 +55,12 @@ def finish(
     """
     verdict = start if problem is None else f"a run would fail: {' '.join(problem.splitlines())}"
     if columns:
-        print(table(columns))
+        show(table(columns))
     if samples:
         save_sheet(folder / SHEET, caption, samples)
         say(f"{folder / SHEET}: {len(samples)} samples as the network sees them: {caption}")
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / RECORD, "w") as file:
         json.dump(record | {"verdict": verdict}, file, indent=1)
-    print(verdict)
+    show(verdict)
     return 0 if problem is None else 1

@@ -49,7 +49,7 @@ def save_sheet(path: Path, caption: str, samples: Sequence[Shown]) -> None:
     rows = -(-len(strips) // columns)
     height = strips[0].height + 3 * GAP
     sheet = Image.new("RGB", (max(columns * width, 640), LINE + rows * height), "white")
-    ImageDraw.Draw(sheet).text((GAP, GAP), caption, "black", _font())
+    ImageDraw.Draw(sheet).text((GAP, GAP), _drawable(caption), "black", _font())
     for number, strip in enumerate(strips):
         sheet.paste(strip, (number % columns * width + GAP, LINE + number // columns * height + GAP))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +61,19 @@ def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(LETTERS)
 
 
+def _drawable(text: str) -> str:
+    """Return a text that the font can draw; names of files need not be UTF-8."""
+    return text.replace("×", "x").encode("utf-8", "replace").decode()
+
+
 def _strip(sample: Shown, lines: int) -> Image.Image:
     """Return the pictures of a sample side by side, under its name and what is said of it."""
     pictures = [_scaled(Image.fromarray(picture).convert("RGB")) for picture in sample.pictures]
     width = sum(picture.width + GAP for picture in pictures) - GAP
     strip = Image.new("RGB", (width, lines * LINE + HEIGHT), "white")
     draw = ImageDraw.Draw(strip)
-    draw.text((0, 1), _fitting(sample.name, width, draw), "black", _font())
-    draw.text((0, LINE), sample.about, "black", _font())
+    draw.text((0, 1), _fitting(_drawable(sample.name), width, draw), "black", _font())
+    draw.text((0, LINE), _drawable(sample.about), "black", _font())
     left = 0
     for picture in pictures:
         strip.paste(picture, (left, lines * LINE))

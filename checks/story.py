@@ -16,9 +16,11 @@ from data.evaluation_loader import EvaluationLoader
 from data.looks import Looks, look_at
 from utils.errors import UserError
 from utils.notes import kept_notes
-from utils.options import PRETASK, Options
+from utils.options import PRETASK, PROBE, Options
 from utils.world import World
 
+TRAINED = ("pre-training", "train")
+"""Splits that are trained on."""
 AT_ONCE = 4  # files that a worker reads before it answers
 
 
@@ -40,7 +42,7 @@ def check_run(options: Options, world: World, open_pretraining: Open) -> int:
 
 def _without_paths(notes: Sequence[str], lists: ListFolders) -> list[str]:
     """Return lines without the name of the temporary folder, where lists are made that a run would make."""
-    return [line.replace(str(lists.made), "a temporary folder") if lists.temporary else line for line in notes]
+    return [line.replace(str(lists.made), "<temporary folder>") if lists.temporary else line for line in notes]
 
 
 def _without_cache(options: Options) -> Options:
@@ -83,15 +85,16 @@ def _look(title: str, dataset: Any, plan: Plan, options: Options) -> Found:
     looks = look_at(dataset)
     tally, broken = _read(looks, options.workers, title)
     total, labels = sum(map(looks.samples, range(len(looks)))), _labels(dataset, plan)
+    what = "samples" if title in TRAINED and options.phase != PROBE else "samples to evaluate"
     rows = _head(looks, dataset, plan, total) | tally.rows() | labels | ({"broken": str(len(broken))} if broken else {})
     record = {"samples": total, **tally.as_record(), "labels": labels, "broken": broken}
-    return Found(rows, record, broken, tally.flat_names, _problem(broken, total, options.max_bad))
+    return Found(rows, record, broken, tally.flat_names, _problem(broken, total, options.max_bad, what))
 
 
-def _problem(broken: Mapping[str, str], total: int, max_bad: float) -> str | None:
+def _problem(broken: Mapping[str, str], total: int, max_bad: float, what: str) -> str | None:
     """Return why a run would fail for its broken samples; None if it would not."""
     try:
-        require_few_broken(broken, total=total, max_bad=max_bad)
+        require_few_broken(broken, total=total, max_bad=max_bad, what=what)
     except UserError as error:
         return str(error)
     return f"--data: none of the {total} samples can be read" if len(broken) == total else None

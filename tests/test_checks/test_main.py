@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 
@@ -15,6 +16,7 @@ from data.preprocess import Preprocessing
 from downstream.tuned import TunedNetwork
 from tests.dicom_files import dicom_bytes, ramp
 from tests.masked_images import make_masked_images
+from tests.programs import run
 from utils.checkpoints import RECORD, save_checkpoint
 from utils.errors import run_command
 
@@ -123,6 +125,11 @@ def test_broken_files_are_named_and_fail_a_run_that_allows_fewer(mixed, tmp_path
     assert f"{mixed / '3.png'}: expected a PNG, JPEG, TIFF or DICOM image" in text
     record = json.loads((tmp_path / "out" / "check.json").read_text())
     assert list(record["splits"]["pre-training"]["broken"]) == ["3.png"]
+    if not workers:
+        # The run's own words.
+        tiny = ["--local_size", 32, "--encoder_weights", "none", "--epochs", 0]
+        error = run(monkeypatch, capsys, *options, *tiny, "--output", tmp_path / "run")[1].splitlines()[-1]
+        assert error.removeprefix("main.py: error: ") == text.splitlines()[-1].removeprefix("a run would fail: ")
     assert check(monkeypatch, capsys, *options, "--max_bad", 0.1)[0] == 0
 
 
@@ -196,6 +203,9 @@ def test_predictions_and_features_are_checked_by_their_weights(mixed, tmp_path, 
         status, text, _ = check(monkeypatch, capsys, "--phase", phase, *common, *more, "--output", out)
         assert status == 0 and rows_of(text)["files"] == ["12"], text
         assert sorted(path.name for path in out.iterdir()) == ["check.json", "check.png"]
-    (mixed / "scan").write_bytes((mixed / "scan").read_bytes()[:-500])
+    # Names need not be UTF-8, in the picture or on the screen.
+    (mixed / os.fsdecode(b"good\xff.png")).write_bytes((mixed / "1.png").read_bytes())
+    (mixed / os.fsdecode(b"bad\xff.png")).write_bytes((mixed / "1.png").read_bytes()[:-500])
     status, text, _ = check(monkeypatch, capsys, "--phase", "predict", *common, "--output", tmp_path / "o")
-    assert status == 1 and "1 of 12 samples are broken" in text.splitlines()[-1]
+    assert status == 1 and "1 of 14 samples to evaluate are broken" in text.splitlines()[-1]
+    assert f"{mixed}/bad\\udcff.png: expected" in text
