@@ -27,4 +27,4 @@ def kept_notes() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        _kept.remove(lines)
+        _kept.pop()
