@@ -72,8 +72,12 @@ cube = torch.from_numpy(cut_cube(Path("{example}"), (0.0, 0.0, 0.0), network.rea
 probabilities = model(z_normalize(cube.unsqueeze(0)).unsqueeze(1)).sigmoid()
 ```
 """
-# Images of several channels are several files, which prediction does not read.
-CHANNELS = """```python
+# The files of a case are several, which :func:`data.preprocess.preprocess` does not read.
+CHANNELS = """```
+python main.py --phase predict --weight {weights} --data DIR --output OUT
+```
+
+```python
 from downstream.tuned import load_tuned, read_tuned
 
 model = load_tuned(read_tuned("{weights}"), "{weights}").eval()

@@ -68,8 +68,9 @@ def test_fine_tuning_says_its_results_and_where_it_started(tmp_path, channels):
         assert line in text.splitlines(), line
     assert "Network of 3D segmentation; outputs: liver, lesion. Made by PCRLv2 1.1.0.\n" in text
     assert "| dice lesion" not in text and "/home" not in text
-    # Images of several channels are several files, which prediction does not read.
-    assert ("--phase predict" in text) == (channels == 1) and ("The input has 4 channels" in text) == (channels == 4)
+    assert "--phase predict --weight best.pt" in text
+    # The files of a case are several, which `preprocess` does not read.
+    assert ("import preprocess" in text) == (channels == 1) and ("The input has 4 channels" in text) == (channels == 4)
     (tmp_path / "results.json").unlink()
     assert write_model_card(tmp_path) and "The test split was not evaluated." in read_card(tmp_path)
 
