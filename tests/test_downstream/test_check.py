@@ -27,7 +27,8 @@ def test_candidates_are_samples_of_their_scans(luna, tmp_path, monkeypatch, caps
     (root / "subset8" / "1.3.6.8.raw").write_bytes(b"short")
     status, text, _ = check(monkeypatch, capsys, *options, "--output", tmp_path / "b")
     assert status == 1 and rows_of(text)["broken"] == ["8"]
-    assert "8 of 15 samples to evaluate are broken" in text.splitlines()[-1] and "expected candidates within the scan" in text
+    assert "8 of 15 samples to evaluate are broken" in text.splitlines()[-1]
+    assert "expected candidates within the scan" in text
 
 
 def test_cases_of_several_channels_and_regions(tmp_path, monkeypatch, capsys):
