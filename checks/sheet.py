@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils.atomic import whole_file
 
 SAMPLES = 16
-HEIGHT, GAP, LINE, ROW = 144, 4, 17, 1280
+HEIGHT, GAP, LINE, ROW = 144, 4, 17, 1536
 """Pixels: the height of a picture, the space around it, the height of a line, the largest width of a row."""
 COLUMNS = (8, 4, 2, 1)
 LETTERS = 12  # pixels

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.evidence.scores import Row
 from benchmarks.evidence.settings import FLOOR, RANDOM
@@ -60,56 +61,75 @@ def _interval(estimate: Estimate, sign: str) -> str:
 
 
 def draw_plot(path: Path, rows: Sequence[Row]) -> None:
-    """A panel for each metric and readout: the metric against steps if there are several, else against labels."""
+    """A panel for each metric and readout: gains over random weights against steps if there are several, else labels.
+
+    Without a random encoder the metric itself is drawn.
+    """
     figure = import_for_picture("matplotlib.figure", path.name)
     if figure is None or not rows:
         return
-    lengths = {row.group.steps for row in rows if row.group.steps}
-    x_of = "steps" if len(lengths) > 1 else "percent"
+    x_of = "steps" if len({row.group.steps for row in rows if row.group.steps}) > 1 else "percent"
+    several = x_of == "steps" and len({row.group.percent for row in rows}) > 1
+    shown = [_Curve.of(row, x_of, several=several) for row in sorted(rows, key=_order)]
+    gains = any(row.gain for row in rows)
     metrics = list(dict.fromkeys(row.group.metric for row in rows))
     readouts = list(dict.fromkeys(row.group.readout for row in rows))
     page = figure.Figure(figsize=(4.2 * len(readouts), 3.4 * len(metrics)), layout="constrained")
     panels = page.subplots(len(metrics), len(readouts), squeeze=False)
     for metric, line in zip(metrics, panels, strict=True):
         for readout, axes in zip(readouts, line, strict=True):
-            own = [row for row in rows if (row.group.metric, row.group.readout) == (metric, readout)]
-            _draw_panel(axes, own, x_of)
+            own = [point for point in shown if (point.row.group.metric, point.row.group.readout) == (metric, readout)]
+            _draw_panel(axes, own, gains=gains)
             axes.set(title=f"{metric}, {readout}", xscale="log")
             axes.set_xlabel("steps of pre-training" if x_of == "steps" else "% of the labels")
-    handles = {
-        text: handle
-        for line in panels
-        for a in line
-        for handle, text in zip(*a.get_legend_handles_labels(), strict=True)
-    }
+            axes.set_ylabel("gain over random weights" if gains else "")
+            ticks = sorted({point.x for point in shown if point.x})
+            axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], minor=False)
+            axes.minorticks_off()
+    found = (pair for line in panels for a in line for pair in zip(*a.get_legend_handles_labels(), strict=True))
+    handles = {text: handle for handle, text in found}
     page.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
     with whole_file(path) as file:
         page.savefig(file, format="png", dpi=110)
 
 
-def _draw_panel(axes: Any, rows: Sequence[Row], x_of: str) -> None:
-    """One line for each arm; an arm without pre-training is a horizontal line where steps are the axis."""
-    percents = sorted({row.group.percent for row in rows})
-    arms = list(dict.fromkeys(row.group.arm for row in sorted(rows, key=_order)))
-    for number, arm in enumerate(arms):
-        for percent in percents if x_of == "steps" else [None]:
-            own = sorted(
-                (r for r in rows if r.group.arm == arm and percent in (None, r.group.percent)),
-                key=lambda row: getattr(row.group, x_of),
-            )  # fmt: skip
-            name = arm if percent is None or len(percents) == 1 else f"{arm}, {percent:g} %"
-            style = {
-                "color": f"C{number}",
-                "linestyle": ["-", "--", ":", "-."][percents.index(percent) % 4] if percent else "-",
-            }
-            values = [row.mean.value for row in own]
-            if x_of == "steps" and own and not own[0].group.steps:
-                axes.axhline(values[0], label=name, **style, linewidth=1)
-                axes.axhspan(
-                    own[0].mean.low or values[0], own[0].mean.high or values[0], color=f"C{number}", alpha=0.08
-                )
-                continue
-            xs = [getattr(row.group, x_of) for row in own]
-            axes.plot(xs, values, marker="o", markersize=3, label=name, **style)
-            lows, highs = ([getattr(row.mean, end) or row.mean.value for row in own] for end in ("low", "high"))
-            axes.fill_between(xs, lows, highs, color=f"C{number}", alpha=0.15)
+class _Curve(NamedTuple):
+    """A point of a curve."""
+
+    row: Row
+    name: str
+    x: float
+    """0 for an arm without pre-training where steps are the axis: it is a horizontal line."""
+
+    @classmethod
+    def of(cls, row: Row, x_of: str, *, several: bool) -> "_Curve":
+        """The point of a row; with several shares of the labels each has a curve of its own."""
+        group = row.group
+        return cls(row, f"{group.arm}, {group.percent:g} %" if several else group.arm, getattr(group, x_of))
+
+
+def _draw_panel(axes: Any, points: Sequence[_Curve], *, gains: bool) -> None:
+    if gains:
+        axes.axhline(0, label=RANDOM, color="0.4", linewidth=1)
+    arms = list(dict.fromkeys(point.row.group.arm for point in points))
+    dashes = dict(zip(sorted({point.row.group.percent for point in points}), cycle(["-", "--", ":", "-."])))
+    for name in dict.fromkeys(point.name for point in points):
+        own = sorted((point for point in points if point.name == name), key=lambda point: point.x)
+        estimates = [point.row.gain if gains else point.row.mean for point in own]
+        if None in estimates:  # the random encoder itself
+            continue
+        group = own[0].row.group
+        style = {"color": f"C{arms.index(group.arm)}", "linestyle": dashes[group.percent] if name != group.arm else "-"}
+        _draw_curve(axes, [point.x for point in own], estimates, name, style)
+
+
+def _draw_curve(axes: Any, xs: Sequence[float], estimates: Sequence[Any], name: str, style: dict[str, Any]) -> None:
+    values = [one.value for one in estimates]
+    ends = [(one.value, one.value) if one.low is None else (one.low, one.high) for one in estimates]
+    lows, highs = zip(*ends, strict=True)
+    if not xs[0]:
+        axes.axhline(values[0], label=name, **style, linewidth=1)
+        axes.axhspan(lows[0], highs[0], color=style["color"], alpha=0.08)
+        return
+    axes.plot(xs, values, marker="o", markersize=3, label=name, **style)
+    axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15)
