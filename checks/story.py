@@ -129,7 +129,8 @@ def _head(looks: Looks, dataset: Any, plan: Plan, total: int) -> dict[str, str]:
     patients = getattr(dataset, "patients", plan.patients)
     if patients is None and hasattr(dataset, "crops"):
         return rows | {"scans": str(len({crop.scan for crop in dataset.crops}))}
-    return rows | ({"patients": str(len(set(patients)))} if patients is not None else {})
+    # Images to predict are of unknown patients.
+    return rows | ({"patients": str(len(set(patients)))} if patients is not None and any(patients) else {})
 
 
 def _labels(dataset: Any, plan: Plan) -> dict[str, str]:

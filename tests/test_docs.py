@@ -427,7 +427,8 @@ def run_bash(monkeypatch, folder, words):
     assert status == 0, printed
     if words[0] == "run_tests.sh":
         tools = [command[1] for _, command in commands]
-        assert tools == ["ruff", "ruff", "mypy", "pytest"] and commands[-1][1][2:] == words[1:]
+        assert tools == ["ruff", "ruff", "mypy", "pytest"]
+        assert commands[-1][1][2:] == ["-n", "2", "--dist", "loadfile", *words[1:]]
         assert all((ROOT / path).exists() for path in words[1:])
         return
     for where, command in commands:

@@ -7,8 +7,12 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
+from data.preprocess import Preprocessing
+from downstream.tuned import TunedNetwork
 from tests.scans import lung, write_scan
 from tests.test_checks.test_main import check, rows_of
+from tests.test_downstream.test_predict import save_tuned
+from utils.options import CLASSIFICATION, SEGMENTATION
 
 COMMON = ["--d", 3, "--ratio", 0, "--b", 2, "--workers", 0, "--weight", "none", "--crop", 16, 16, 16]
 
@@ -67,3 +71,28 @@ def test_labelled_volumes(tmp_path, monkeypatch, capsys):
         assert status == 0 and sum(map(int, found["volumes"])) == 10, text
         assert sum(int(cell.split(" of ")[0]) for cell in found["label ill"]) == 5
         assert found["axes LPS"] == found["volumes"] and found["least value"][0].startswith("-1000")
+
+
+def test_predictions_of_masks_of_volumes_and_of_points(tmp_path, monkeypatch, capsys):
+    root, window = tmp_path / "own", (16, 16, 16)
+    root.mkdir()
+    for i in range(2):
+        write_scan(root / f"{i}.mhd", lung((20, 24, 22 + i), seed=i).clip(-1000, 500))
+    with open(root / "candidates.csv", "w", newline="") as file:
+        centre = (10, 10, 10)
+        csv.writer(file).writerows([("file", "coordX", "coordY", "coordZ"), ("0", *centre), ("1", 900, 0, 0)])
+    cubes = Preprocessing(3, window, "ct")
+    networks = {
+        "masks": TunedNetwork(SEGMENTATION, "folder", ("lung",), cubes._replace(whole=True), (1,)),
+        "volumes": TunedNetwork(CLASSIFICATION, "folder", ("ill",), cubes),
+        "points": TunedNetwork(CLASSIFICATION, "luna", ("nodule",), cubes),
+    }
+    for kind, network in networks.items():
+        save_tuned(tmp_path / "best.pt", network)
+        options = ["--phase", "predict", "--weight", tmp_path / "best.pt", "--data", root, "--workers", 0]
+        status, text, _ = check(monkeypatch, capsys, *options, "--output", tmp_path / kind)
+        # One of two points is outside of its scan, more than --max_bad allows.
+        assert status == (1 if kind == "points" else 0), text
+        assert ("expected candidates within the scan" in text) == (kind == "points")
+        assert (tmp_path / kind / "check.png").exists() and "patients" not in rows_of(text)
+        assert rows_of(text)["x, voxels"] == ["22 – 23"], text
