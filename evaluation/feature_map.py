@@ -35,12 +35,21 @@ def principal_components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points, shares
 
 
+def of_length_one(features: np.ndarray) -> np.ndarray:
+    """Scale features, N F, to length 1, as nearest neighbours compare them; those of length 0 stay.
+
+    Unusual images can have features twenty times as long as others, which would be all that a map shows.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(lengths > 0, lengths, 1)
+
+
 def draw_map(path: Path, features: np.ndarray, colouring: Colouring | None) -> None:
     """Draw the map of features, N F; without matplotlib, print a line on stderr instead."""
     figures = import_for_picture("matplotlib.figure", path.name)
     if figures is None:
         return
-    points, shares = principal_components(features)
+    points, shares = principal_components(of_length_one(features))
     figure = figures.Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.add_subplot(
         xlabel=f"first component, {shares[0]:.0%} of the variance", ylabel=f"second component, {shares[1]:.0%}",

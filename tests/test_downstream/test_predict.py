@@ -20,7 +20,7 @@ from data.readers.volumes import load_resampled
 from downstream import predict
 from downstream.old_weights import tuned_of
 from downstream.tuned import TunedNetwork, read_tuned
-from evaluation.feature_map import principal_components
+from evaluation.feature_map import of_length_one, principal_components
 from evaluation.features import PooledFeatures
 from models.encoders import build_encoder
 from models.pretrained import load_encoder
@@ -267,3 +267,10 @@ def test_principal_components_keep_distances_in_a_plane():
     )
     assert shares[0] > shares[1] and shares.sum() == pytest.approx(1)
     assert not principal_components(np.ones((1, 6)))[0].any()
+
+
+def test_long_features_do_not_decide_the_map():
+    features = np.array([[1, 0.1], [1, -0.1], [100, 10], [0, 0]])
+    scaled = of_length_one(features)
+    assert np.linalg.norm(scaled, axis=1).tolist() == pytest.approx([1, 1, 1, 0])
+    assert scaled[2].tolist() == pytest.approx(scaled[0].tolist())
