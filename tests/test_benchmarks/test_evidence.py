@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from benchmarks.evidence import __main__ as program
-from benchmarks.evidence import jobs, phantoms, run
+from benchmarks.evidence import estimate, jobs, phantoms, run
 from benchmarks.evidence.draws import prepare_lists
 from benchmarks.evidence.estimate import describe_hours
 from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done, pretraining_options
@@ -260,7 +260,7 @@ def test_draws_are_resampled_too():
     assert row.mean.value == pytest.approx(0.7) and (row.mean.low, row.mean.high) == (0.5, 0.9)
 
 
-def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path):
+def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path, monkeypatch):
     arguments = ["--protocol", "paper", "--labels", "30", "--draws", "1", "--arms", "adamw", *SMALL]
     typed = program.parse_arguments(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), *arguments])
     settings = program.make_settings(typed)
@@ -272,8 +272,11 @@ def test_the_paper_s_protocol_cuts_the_list_instead_of_drawing(xrays, tmp_path):
     assert options.ratio == readout.ratio == 0.7 and options.lists == str(tmp_path / "lists" / "all")
     assert readout.encoder() == pretraining and pretraining.folder(settings).name == "adamw-2-0.7"
     assert len(read_list(tmp_path / "lists" / "all", "train")) == 45
-    # 70 % of 45 images in batches of 8, for one epoch.
-    assert "1 pre-trainings of 3 steps together: about 0.0 hours" in describe_hours(settings)
+    # 70 % of 45 images in batches of 8, for one epoch; a measured step takes some time.
+    assert "1 pre-trainings of 3 steps together: about" in describe_hours(settings)
+    assert 0 < estimate.seconds_per_sample(options, tmp_path) < 100
+    monkeypatch.setattr(estimate, "seconds_per_sample", lambda *_: 450.0)
+    assert "3 steps together: about 3.0 hours" in describe_hours(settings)
 
 
 def test_without_data_it_compares_on_phantoms(tmp_path, monkeypatch):
