@@ -18,12 +18,11 @@ from engine.run_state import RunState
 from engine.trainer import Trainer
 from engine.weights import WeightsWriter
 from evaluation.features import PooledFeatures
-from main import make_dimension, open_samples
+from main import describe_run, make_views, open_samples
 from models.encoders import FEATURES, PRETRAINED_CHANNELS, build_encoder
 from utils.devices import choose_devices
 from utils.errors import UserError
 from utils.options import Options, fixed_options
-from utils.provenance import describe_program
 from utils.records import StepOutput, Views
 from utils.seeding import seed_of
 from utils.world import World
@@ -97,8 +96,9 @@ def pretrain_twins(options: Options, world: World) -> None:
         dataset, batch_size=options.b, workers=options.workers, seed=options.seed, pin_memory=device.type == "cuda",
         max_bad=options.max_bad,
     )  # fmt: skip
+    views: Any = make_views(options)
     task = TwinTask(
-        module, make_dimension(options, device, resumed=True).build_views(), n_stages=0, epochs=options.epochs,
+        module, views, n_stages=0, epochs=options.epochs,
         peak_lr=options.lr, warmup_epochs=options.warmup_epochs, seed=options.seed,
     )  # fmt: skip
     optimizer = build_optimizer(
@@ -106,7 +106,7 @@ def pretrain_twins(options: Options, world: World) -> None:
         weight_decay=options.weight_decay,
     )  # fmt: skip
     output = Path(options.output)
-    recorder = Recorder(output, about={"options": options.as_dict(), **describe_program()})
+    recorder = Recorder(output, about=describe_run(options, dataset, [device]))
     fixed = fixed_options(options) | {"the list of samples": dataset.fingerprint}
     run_state = RunState(output / "state", fixed=fixed, save_minutes=options.save_minutes)
     Trainer(
