@@ -4,8 +4,8 @@ A graph repeats the operations that were recorded, in the same memory. So whatev
 that stay: the raw batch, the drawn stages, β and the learning rate; and the random generator is known to the graph.
 Where the host would choose among stages, all are computed and the device chooses, with the same result.
 
-What needs a GPU is :class:`CudaRecorder`, which no test without one runs, and which has not been run yet. All else is
-tested with a recorder that repeats operations on a CPU.
+What needs a GPU is :class:`CudaRecorder`, which only ``tests/test_gpu.py`` runs, where there is one. All else is tested
+with a recorder that repeats operations on a CPU.
 """
 
 from collections.abc import Callable, Sequence

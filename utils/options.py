@@ -236,8 +236,8 @@ class Options:
         default=False, phases=(PRETASK,), may_change=True,
     )  # fmt: skip
     graph: bool = switch(
-        MACHINE, "one GPU: a step of pre-training is one launch, a CUDA graph", default=False, phases=(PRETASK,),
-        may_change=True,
+        MACHINE, "one GPU: a step of pre-training is one launch, a CUDA graph, 1.7 times as fast on an H200",
+        default=False, phases=(PRETASK,), may_change=True,
     )  # fmt: skip
 
     check: bool = switch(

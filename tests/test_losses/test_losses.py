@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from losses.pcrlv2 import draw_stages, pcrlv2_loss, similarities, spread, stage_tensor
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
+from tests.devices import DEVICES
 from tests.golden_numbers import fill, normal, read_json
 from utils.records import LossWeights, Output
 from utils.schedules import learning_rate, restoration_weight, warmup_factor
@@ -18,27 +19,32 @@ MODELS = {2: lambda: PCRLv2(encoder_weights=None), 3: PCRLv23d}
 TERMS = ("restoration", "intermediate_restoration", "global_similarity", "local_similarity", "total")
 
 
-def golden_step(model: nn.Module, golden: dict, dim: int, index: int):
+def golden_step(model: nn.Module, golden: dict, dim: int, index: int, device: torch.device):
     batch, step = golden["batch"], golden["steps"][index]
-    x1, x2, target = (normal(f"{v}_{dim}_{index}", (batch, *golden["view_shape"])) for v in ("x1", "x2", "gt"))
-    local = [normal(f"local_{dim}_{index}_{i}", (batch, *golden["local_shape"])) for i in range(6)]
+
+    def draw(name: str, shape: list[int]) -> Tensor:
+        return normal(name, (batch, *shape)).to(device)
+
+    x1, x2, target = (draw(f"{view}_{dim}_{index}", golden["view_shape"]) for view in ("x1", "x2", "gt"))
+    local = [draw(f"local_{dim}_{index}_{i}", golden["local_shape"]) for i in range(6)]
     outputs = model(x1), model(x2, restore=False), model(torch.cat(local), restore=False)
     beta = restoration_weight(step["epoch"])
     assert beta == pytest.approx(step["beta"], rel=1e-12)
     return pcrlv2_loss(*outputs, target, stages=step["level_draws"], beta=beta)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dim", [2, 3])
-def test_three_training_steps_meet_the_golden_numbers(dim):
+def test_three_training_steps_meet_the_golden_numbers(dim, device):
     golden = read_json(f"train_{dim}d.json")
-    model = fill(MODELS[dim]()).train()
+    model = fill(MODELS[dim]()).train().to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=golden["lr"], momentum=golden["momentum"], weight_decay=golden["weight_decay"]
     )
     for index, expected in enumerate(golden["steps"]):
         # The golden steps ran on a torch whose zero_grad drops gradients: what was not drawn stood still.
         optimizer.zero_grad(set_to_none=True)
-        terms = golden_step(model, golden, dim, index)
+        terms = golden_step(model, golden, dim, index, device)
         terms.total.backward()
         for name in TERMS:
             assert getattr(terms, name).item() == pytest.approx(expected[name], rel=1e-8, abs=1e-12), name

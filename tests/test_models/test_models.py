@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from models.pcrlv2_model import PCRLv2
 from models.pcrlv2_model_3d import PCRLv23d
+from tests.devices import DEVICES
 from tests.golden_numbers import GOLDEN, fill, normal, read_json
 from utils.errors import UsageError, UserError
 
@@ -24,13 +27,14 @@ def test_2d_encoder_has_the_published_keys():
     assert {k: list(v.shape) for k, v in encoder.state_dict().items()} == read_json("keys_2d_encoder.json")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("dim", [2, 3])
-def test_forward_meets_the_golden_numbers(dim, mode):
+def test_forward_meets_the_golden_numbers(dim, mode, device):
     golden = np.load(GOLDEN / f"forward_{dim}d.npz")
-    model = fill(MODELS[dim]()).train(mode == "train")
+    model = fill(MODELS[dim]()).train(mode == "train").to(device)
     with torch.no_grad():
-        output = model(normal(*INPUTS[dim]))
+        output = tree_map(Tensor.cpu, model(normal(*INPUTS[dim]).to(device)))
     np.testing.assert_allclose(output.restoration.float(), golden[f"{mode}_reconstruction"], rtol=1e-5, atol=1e-6)
     assert f"{mode}_projection_{len(output.embeddings)}" not in golden.files
     for stage, (projection, prediction) in enumerate(output.embeddings):
