@@ -197,7 +197,8 @@ def pretrain(options: Options, world: World) -> None:
         options.optimizer, model.parameters(), lr=options.lr, momentum=options.momentum,
         weight_decay=options.weight_decay,
     )  # fmt: skip
-    crops = describe_crops(dataset)
+    # Reads a record of every scan, for files that the first process alone writes.
+    crops = describe_crops(dataset) if world.is_main else {}
     recorder = Recorder(output, about=describe_run(options, dataset, devices) | crops, active=world.is_main)
     pictures = RestorationPictures(
         model, partial(task.views, step=0), recorder, every=options.picture_every, epochs=options.epochs

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data.catalog.crop_manifest import read_record
+from data.catalog.crop_manifest import read_record, record_path
 from data.datasets.luna import GLOBAL, CropFile, CropFiles
 from data.fresh_crops import FreshCrops
 from data.pairs import CropSettings
@@ -46,4 +46,4 @@ def _settings_of(crops: Iterable[CropFile]) -> Iterable[CropSettings | None]:
 def _record_of(pair: Path) -> Path:
     match = GLOBAL.fullmatch(pair.name)
     assert match is not None
-    return pair.with_name(f"{match['scan']}.json")
+    return record_path(pair.parent, match["scan"])

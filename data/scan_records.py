@@ -1,13 +1,11 @@
 """The files of one preprocessed scan, and its record: how they were made, or why there are none."""
 
 import contextlib
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.catalog.crop_manifest import VOLUME_ENDING, read_json, read_record
+from data.catalog.crop_manifest import VOLUME_ENDING, read_json, read_record, record_path
 from data.catalog.scans import is_subset, list_name
 from data.pairs import CropSettings
 from data.readers.dicom_series import DicomSeries
@@ -16,8 +14,6 @@ from data.readers.volumes import METAIMAGES, Source, VolumeSpec, source_files
 from utils.atomic import whole_file
 from utils.errors import UserError
 
-# Bytes. File systems allow 255; the names of temporary files are longer by the machine's name.
-LONGEST_NAME = 150
 FINISHED, NEW = "finished", "new"
 
 
@@ -52,14 +48,8 @@ class Scan(NamedTuple):
 
     @property
     def record_file(self) -> Path:
-        """Path of the scan's record: its crops and their settings, or why it failed.
-
-        A long name is replaced by a digest, so that a failure can be recorded even where the crops' names are too long
-        for the file system.
-        """
-        encoded = os.fsencode(self.name)
-        short = len(encoded) <= LONGEST_NAME
-        return self.target / f"{self.name if short else hashlib.blake2b(encoded, digest_size=12).hexdigest()}.json"
+        """Path of the scan's record, :func:`data.catalog.crop_manifest.record_path`."""
+        return record_path(self.target, self.name)
 
 
 def spec_of(scan: Scan, settings: CropSettings) -> VolumeSpec:

@@ -1,7 +1,9 @@
 """Read and write the files beside crops: a record for each scan, and the manifest of all records."""
 
 import contextlib
+import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,8 @@ from data.catalog.folders import walk
 from utils.atomic import whole_file
 
 MANIFEST = "manifest.json"
+# Bytes. File systems allow 255; the names of temporary files are longer by the machine's name.
+LONGEST_NAME = 150
 VOLUME_ENDING = "_volume.npy"
 CROPS = re.compile(rf".+_(global|local)_\d+\.npy|.+{re.escape(VOLUME_ENDING)}")
 
@@ -21,6 +25,21 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def record_path(folder: Path, scan: str) -> Path:
+    """The path of a scan's record: its crops and their settings, or why it failed.
+
+    A long name is replaced by a digest, so that a failure can be recorded even where the crops' names are too long for
+    the file system.
+
+    Args:
+        folder: of the crops.
+        scan: its name as the crops' names begin.
+    """
+    encoded = os.fsencode(scan)
+    short = len(encoded) <= LONGEST_NAME
+    return folder / f"{scan if short else hashlib.blake2b(encoded, digest_size=12).hexdigest()}.json"
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

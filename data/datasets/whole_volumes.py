@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.catalog.crop_manifest import VOLUME_ENDING, read_record
+from data.catalog.crop_manifest import VOLUME_ENDING, read_record, record_path
 from data.catalog.crop_sets import CropSet
 from data.catalog.file_index import require_folder
 from data.catalog.folders import walk
@@ -85,7 +85,7 @@ class WholeVolumes:
             UserError: there is none.
         """
         path = self.volumes[index].path
-        record = read_record(path.with_name(path.name.removesuffix(VOLUME_ENDING) + ".json"))
+        record = read_record(record_path(path.parent, path.name.removesuffix(VOLUME_ENDING)))
         if record is None or not record["settings"].get("volumes"):
             raise UserError(f"{path}: expected a record beside it, found none; run luna_preprocess.py --volumes again")
         return record

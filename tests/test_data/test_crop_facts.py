@@ -42,24 +42,8 @@ def open_crops(root, lists):
 def test_weights_say_how_their_crops_were_made(data, tmp_path, monkeypatch, capsys):
     crops = preprocess(data, tmp_path / "crops", "--intensity", "percentiles", "--spacing", "1.5")
     monkeypatch.setattr("main.PCRLv23d", NarrowPCRLv23d)
-    typed = [
-        "--data",
-        crops,
-        "--n",
-        "folder",
-        "--d",
-        3,
-        "--b",
-        2,
-        "--epochs",
-        0,
-        "--workers",
-        0,
-        "--swaps",
-        4,
-        "--ratio",
-        1.0,
-    ]
+    options = "--n folder --d 3 --b 2 --epochs 0 --workers 0 --swaps 4 --ratio 1.0"
+    typed = ["--data", crops, *options.split()]
     assert run(monkeypatch, capsys, *typed, "--output", tmp_path / "out")[0] == 0
     made = {"window": [16, 24, 8], "intensity": "percentiles", "spacing": 1.5}
     assert json.loads((tmp_path / "out" / "run.json").read_text())["crops"] == made
@@ -76,6 +60,18 @@ def test_fresh_crops_say_the_same_as_crops(data, tmp_path):
     crops = open_crops(preprocess(data, tmp_path / "crops"), tmp_path / "lists")
     assert describe_crops(FreshCrops(volumes, seed=1)) == describe_crops(crops)
     assert describe_crops(crops) == {"crops": {"window": [16, 24, 8], "intensity": "ct", "spacing": 1.0}}
+
+
+def test_a_long_name_of_a_scan_hides_nothing(tmp_path):
+    """The record of such a scan has a digest as its name."""
+    (tmp_path / "data").mkdir()
+    name = "n" * 170
+    write_scan(tmp_path / "data" / f"{name}.mhd", lung((60, 110, 100), seed=1), spacing=(1.375, 1.25, 1.125))
+    crops = open_crops(preprocess(tmp_path / "data", tmp_path / "crops", "--spacing", "1.5"), tmp_path / "lists")
+    made = {"crops": {"window": [16, 24, 8], "intensity": "ct", "spacing": 1.5}}
+    assert not (tmp_path / "crops" / f"{name}.json").exists() and describe_crops(crops) == made
+    preprocess(tmp_path / "data", tmp_path / "volumes", "--volumes", "--spacing", "1.5")
+    assert describe_crops(FreshCrops(open_crops(tmp_path / "volumes", tmp_path / "lists"), seed=1)) == made
 
 
 def test_what_is_not_known_is_not_said(data, tmp_path, capsys):
