@@ -74,17 +74,20 @@ def draw_plot(path: Path, rows: Sequence[Row]) -> None:
     gains = any(row.gain for row in rows)
     metrics = list(dict.fromkeys(row.group.metric for row in rows))
     readouts = list(dict.fromkeys(row.group.readout for row in rows))
+    styles = _styles(shown)
     page = figure.Figure(figsize=(4.2 * len(readouts), 3.4 * len(metrics)), layout="constrained")
     panels = page.subplots(len(metrics), len(readouts), squeeze=False)
     for metric, line in zip(metrics, panels, strict=True):
         for readout, axes in zip(readouts, line, strict=True):
             own = [point for point in shown if (point.row.group.metric, point.row.group.readout) == (metric, readout)]
-            _draw_panel(axes, own, gains=gains)
+            _draw_panel(axes, own, styles, gains=gains)
             axes.set(title=f"{metric}, {readout}", xscale="log")
             axes.set_xlabel("steps of pre-training" if x_of == "steps" else "% of the labels")
             axes.set_ylabel("gain over random weights" if gains else "")
             ticks = sorted({point.x for point in shown if point.x})
             axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], minor=False)
+            if len(ticks) > 1:  # also where a panel has few of the points
+                axes.set_xlim(0.85 * ticks[0], ticks[-1] / 0.85)
             axes.minorticks_off()
     found = (pair for line in panels for a in line for pair in zip(*a.get_legend_handles_labels(), strict=True))
     handles = {text: handle for handle, text in found}
@@ -108,19 +111,28 @@ class _Curve(NamedTuple):
         return cls(row, f"{group.arm}, {group.percent:g} %" if several else group.arm, getattr(group, x_of))
 
 
-def _draw_panel(axes: Any, points: Sequence[_Curve], *, gains: bool) -> None:
-    if gains:
-        axes.axhline(0, label=RANDOM, color="0.4", linewidth=1)
+def _styles(points: Sequence[_Curve]) -> dict[str, dict[str, Any]]:
+    """A colour for each arm and a dash for each share of the labels, by curve, the same in all panels."""
     arms = list(dict.fromkeys(point.row.group.arm for point in points))
     dashes = dict(zip(sorted({point.row.group.percent for point in points}), cycle(["-", "--", ":", "-."])))
+    styles = {}
+    for point in points:
+        arm, percent = point.row.group.arm, point.row.group.percent
+        styles[point.name] = {
+            "color": f"C{arms.index(arm)}", "linestyle": dashes[percent] if point.name != arm else "-",
+        }  # fmt: skip
+    return styles
+
+
+def _draw_panel(axes: Any, points: Sequence[_Curve], styles: dict[str, dict[str, Any]], *, gains: bool) -> None:
+    if gains:
+        axes.axhline(0, label=RANDOM, color="0.4", linewidth=1)
     for name in dict.fromkeys(point.name for point in points):
         own = sorted((point for point in points if point.name == name), key=lambda point: point.x)
         estimates = [point.row.gain if gains else point.row.mean for point in own]
         if None in estimates:  # the random encoder itself
             continue
-        group = own[0].row.group
-        style = {"color": f"C{arms.index(group.arm)}", "linestyle": dashes[group.percent] if name != group.arm else "-"}
-        _draw_curve(axes, [point.x for point in own], estimates, name, style)
+        _draw_curve(axes, [point.x for point in own], estimates, name, styles[name])
 
 
 def _draw_curve(axes: Any, xs: Sequence[float], estimates: Sequence[Any], name: str, style: dict[str, Any]) -> None:
@@ -132,4 +144,6 @@ def _draw_curve(axes: Any, xs: Sequence[float], estimates: Sequence[Any], name: 
         axes.axhspan(lows[0], highs[0], color=style["color"], alpha=0.08)
         return
     axes.plot(xs, values, marker="o", markersize=3, label=name, **style)
+    if len(xs) == 1:  # has no area
+        axes.vlines(xs, lows, highs, color=style["color"], linewidth=1)
     axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.15)

@@ -17,13 +17,14 @@ from benchmarks.evidence import estimate, jobs, phantoms, run
 from benchmarks.evidence.draws import prepare_lists
 from benchmarks.evidence.estimate import describe_hours
 from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done, pretraining_options
-from benchmarks.evidence.report import table
-from benchmarks.evidence.scores import Group, Replicates, Resampling, read_metrics, summarize
+from benchmarks.evidence.report import draw_plot, table
+from benchmarks.evidence.scores import Group, Replicates, Resampling, Row, read_metrics, summarize
 from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
 from benchmarks.evidence.yardstick import build_twins, require_lightly
 from data.catalog.list_folders import SPLITS
 from data.phantoms.dataset import make_xrays
 from engine.precision import Precision
+from evaluation.metrics import Estimate
 from tests.dicom_slices import write_series
 from tests.scans import lung
 from utils.checkpoints import read_checkpoint
@@ -370,3 +371,35 @@ def test_without_the_library_the_yardstick_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightly.loss", None)
     with pytest.raises(UserError, match="pip install lightly"):
         require_lightly()
+
+
+def test_an_arm_has_one_colour_in_all_panels_of_the_plot(tmp_path, monkeypatch):
+    """Though not all arms are in each: pixels are not fine-tuned."""
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda page, *args, **options: pages.append(page))
+    rows = [
+        Row(Group("AUROC", arm, steps, readout, 5.0), one, None if arm == "random" else one, 2)
+        for readout, steps_shown in (("linear", (250, 1000)), ("finetuned", (1000,)))
+        for arm in ("random", "floor", "adamw", "published")
+        for steps in (steps_shown if arm in ("adamw", "published") else (0,))
+        for one in (Estimate(0.1 + steps / 1e4, 0.05, 0.2),)
+        if (arm, readout) != ("floor", "finetuned")
+    ]
+    draw_plot(tmp_path / "plot.png", rows)
+    (page,) = pages
+    legend = {text.get_text(): line.get_color() for text, line in zip(
+        page.legends[0].get_texts(), page.legends[0].get_lines(), strict=True
+    )}  # fmt: skip
+    assert legend.keys() == {"random", "floor", "adamw", "published"} and len(set(legend.values())) == 4
+    linear, finetuned = page.axes
+    for axes, arms in (
+        (linear, {"random", "floor", "adamw", "published"}),
+        (finetuned, {"random", "adamw", "published"}),
+    ):
+        colours = {line.get_label(): line.get_color() for line in axes.lines}
+        assert colours == {arm: legend[arm] for arm in arms}
+    # A single point shows its interval.
+    (low, high), *_ = [path.vertices[:, 1] for path in finetuned.collections[0].get_paths()]
+    assert (low, high) == (0.05, 0.2)
