@@ -13,9 +13,10 @@ from data.catalog.list_folders import ListFolders
 from data.catalog.xray_dataset import Selection
 from data.catalog.xrays import ALL, find_xrays
 from data.datasets.classification import split_labelled
-from data.preprocess import Preprocessing, load_volume, pad_to, preprocess
+from data.preprocess import Preprocessing, load_volume, pad_to, volume_windows
 from data.readers.volumes import Source
 from data.transforms.hounsfield import scale
+from data.volume_cache import VolumeCache
 from utils.fingerprint import fingerprint_of
 from utils.records import LabelledWindows, VolumeWindows
 from utils.reused_memory import stack
@@ -41,10 +42,11 @@ class LabelledVolumes:
     Args:
         volumes: the volumes.
         reading: how they are read, see :func:`data.preprocess.preprocess`.
+        cache: of volumes; None to read and resample them each time.
     """
 
-    def __init__(self, volumes: Volumes, reading: Preprocessing) -> None:
-        self.volumes, self.reading, self.patients = volumes, reading, volumes.patients
+    def __init__(self, volumes: Volumes, reading: Preprocessing, cache: VolumeCache | None = None) -> None:
+        self.volumes, self.reading, self.cache, self.patients = volumes, reading, cache, volumes.patients
         self.labels = torch.from_numpy(volumes.labels)
         self.fingerprint = fingerprint_of(repr((volumes.names, reading)), volumes.labels)
 
@@ -54,8 +56,13 @@ class LabelledVolumes:
     def name(self, index: int) -> str:
         return self.volumes.names[index]
 
+    def volume(self, index: int) -> np.ndarray:
+        """Return a volume, int16 X Y Z, HU."""
+        source = self.volumes.sources[index]
+        return load_volume(source, self.reading) if self.cache is None else self.cache(self.name(index), source)
+
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return preprocess(self.volumes.sources[index], self.reading), self.labels[index]
+        return volume_windows(self.volume(index), self.reading), self.labels[index]
 
     def collate(self, samples: Sequence[tuple[Tensor, ...]]) -> VolumeWindows:
         """Return all windows, one volume after the other, and how many each has."""
@@ -67,19 +74,20 @@ class RandomWindows(LabelledVolumes):
     """Windows at random places of each volume, others in each epoch: (windows float32 W X Y Z in 0..1, labels K).
 
     Args:
-        volumes, reading: as in :class:`LabelledVolumes`.
+        volumes, reading, cache: as in :class:`LabelledVolumes`.
         seed: with epoch and index, determines the places.
     """
 
-    def __init__(self, volumes: Volumes, reading: Preprocessing, *, seed: int) -> None:
-        super().__init__(volumes, reading)
+    def __init__(
+        self, volumes: Volumes, reading: Preprocessing, cache: VolumeCache | None = None, *, seed: int
+    ) -> None:  # fmt: skip
+        super().__init__(volumes, reading, cache)
         self.seed = seed
 
     def draw(self, epoch: int, index: int) -> tuple[Tensor, ...]:
         """Return a sample of an epoch."""
-        volume = load_volume(self.volumes.sources[index], self.reading)
         generator = numpy_generator(self.seed, "windows", epoch, index)
-        return cut_random(volume, self.reading.window, WINDOWS, generator), self.labels[index]
+        return cut_random(self.volume(index), self.reading.window, WINDOWS, generator), self.labels[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return self.draw(0, index)
@@ -110,12 +118,13 @@ class VolumeSplits(NamedTuple):
 
     def whole_train(self) -> LabelledVolumes:
         """Return the training split as evaluation sees it, which probes learn from."""
-        return LabelledVolumes(self.train.volumes, self.train.reading)
+        return LabelledVolumes(self.train.volumes, self.train.reading, self.train.cache)
 
 
 def open_labelled_volumes(
     *, root: str | Path, lists: ListFolders, ratio: float, seed: int, reading: Preprocessing,
     columns: Sequence[str] | None = None, skip: str | Path | None = None, max_bad: float = 0.01,
+    cache: str | Path | None = None,
 ) -> VolumeSplits:  # fmt: skip
     """Open the volumes of a user's own folder by its ``labels.csv``, split as images are.
 
@@ -128,6 +137,7 @@ def open_labelled_volumes(
         columns: the columns of the table that are labels; None for all of 0, 1 and blank.
         skip: a list of names that are left out; None for none.
         max_bad: share of the listed volumes that may be missing.
+        cache: folder of resampled volumes; None for none.
 
     Raises:
         UserError: as :func:`data.datasets.classification.split_labelled`.
@@ -144,7 +154,10 @@ def open_labelled_volumes(
         return Volumes(names, [sources[name] for name in names], found.labels_of(names), found.patients_of(names))
 
     train, valid, test = map(volumes, found.splits)
+    kept = VolumeCache(cache, reading) if cache else None
+    if kept is not None:
+        kept.note_outdated({name: sources[name] for split in found.splits for name in split})
     return VolumeSplits(
-        RandomWindows(train, reading, seed=seed), LabelledVolumes(valid, reading), LabelledVolumes(test, reading),
-        found.test_source, found.labels.classes,
+        RandomWindows(train, reading, kept, seed=seed), LabelledVolumes(valid, reading, kept),
+        LabelledVolumes(test, reading, kept), found.test_source, found.labels.classes,
     )  # fmt: skip

@@ -123,8 +123,7 @@ def preprocess(path: str | Source, spec: Preprocessing) -> Tensor:
         image = torch.from_numpy(scaled(prepared.image, prepared.low, prepared.high))
         return as_input(spec.dim)(cut_windows(image, spec.window))
     if spec.dim == 3:
-        image = torch.from_numpy(scale(load_volume(source, spec)))
-        return z_normalize(cut_windows(image.unsqueeze(0), spec.window)[:, 0]).unsqueeze(1)
+        return volume_windows(load_volume(source, spec), spec)
     pixels = torch.from_numpy(read_grey(_as_path(source), spec.image_size, **_grey(spec))).unsqueeze(0)
     return views2d.normalize(central_square(pixels, spec.window[0]).float())
 
@@ -138,6 +137,12 @@ def load_volume(source: Source, spec: Preprocessing) -> np.ndarray:
     """Read a volume that is not shown as for segmentation: int16 X Y Z, HU, see :func:`load_resampled`."""
     as_stored = isinstance(source, Path) and is_subset(source.parent.name)
     return load_resampled(source, require_hu=True, spec=VolumeSpec(spec.intensity, spec.spacing, as_stored=as_stored))
+
+
+def volume_windows(volume: np.ndarray, spec: Preprocessing) -> Tensor:
+    """Return all windows of a volume of :func:`load_volume` as :func:`preprocess` does, float32 N 1 *window."""
+    image = torch.from_numpy(scale(volume))
+    return z_normalize(cut_windows(image.unsqueeze(0), spec.window)[:, 0]).unsqueeze(1)
 
 
 def _as_path(source: Source) -> Path:

@@ -119,7 +119,7 @@ def volume_splits(options: Options, lists: ListFolders) -> VolumeSplits:
     """Open a user's own labelled volumes: those of the list after its first ``--ratio``, and the test list."""
     return open_labelled_volumes(
         root=options.data, lists=lists, ratio=options.ratio, seed=options.seed, reading=volume_preprocessing(options),
-        columns=options.labels, skip=options.skip, max_bad=options.max_bad,
+        columns=options.labels, skip=options.skip, max_bad=options.max_bad, cache=options.cache,
     )  # fmt: skip
 
 

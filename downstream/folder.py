@@ -11,7 +11,7 @@ from utils.errors import UsageError, UserError
 from utils.options import CLASSIFICATION, DEFAULTS, SEGMENTATION, Options
 
 OF_OTHER_TASK = {
-    CLASSIFICATION: ("cache", "classes", "skips", "save_masks", "norm"),
+    CLASSIFICATION: ("classes", "skips", "save_masks", "norm"),
     SEGMENTATION: ("labels", "views", "invert", "spacing"),
 }
 """Options that a task does not use."""
@@ -25,6 +25,8 @@ def folder_recipe(context: RunContext) -> Recipe:
     unused = [name for name in OF_OTHER_TASK[task] if getattr(options, name) != DEFAULTS[name]]
     if task == SEGMENTATION and options.intensity not in (OF_SEGMENTED_VOLUMES if options.d == 3 else (None,)):
         unused.append(f"intensity {options.intensity}")
+    if task == CLASSIFICATION and options.d == 2 and options.cache:
+        unused.append("cache")
     if unused:
         raise UsageError(f"--{unused[0]} is not for {task}, the task of --data {options.data}; see --task")
     if task == SEGMENTATION:

@@ -159,7 +159,8 @@ class Options:
     )  # fmt: skip
     cache: str | None = option(
         DATA, "2D pre-training: folder for a memory map of all images, made once; changes what views see; "
-        "segmentation: folder for prepared cases, made once, so that a crop need not read its whole case",
+        "segmentation, 3D classification and probes: folder for prepared cases or volumes, made once, so that a crop "
+        "need not read all of it",
         default=None, phases=LEARNING, type=path, metavar="DIR",
     )  # fmt: skip
     cache_size: int = option(
@@ -366,6 +367,8 @@ def _of_data_sets(options: Options) -> str | None:
             return f"--{name} is for --n {' or '.join(datasets)}, got --n {options.n}"
     if options.cache and options.phase != PRETASK and options.n not in SEGMENTED:
         return f"--cache is for --phase pretask, or --n {' or '.join(SEGMENTED)}, got --n {options.n}"
+    if options.cache and options.phase == PROBE and options.d == 2:
+        return "--cache: probes of X-rays read them as they are; leave it out"
     return None
 
 

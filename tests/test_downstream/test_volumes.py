@@ -273,6 +273,46 @@ def test_probes_see_the_features_of_the_other_phase_to_the_last_bit(own, tmp_pat
     assert set(rows_of(tmp_path / "probe" / "predictions_linear.csv")) == set(names_of(splits.test))
 
 
+def test_a_cache_of_volumes_gives_the_same_windows_without_reading_files_again(own, tmp_path, monkeypatch, capsys):
+    cache = tmp_path / "cache"
+
+    def seen(**settings):
+        splits = opened(own, tmp_path / "lists", **settings)
+        train = [splits.train.draw(epoch, i)[0] for epoch in (0, 3) for i in range(len(splits.train))]
+        return [*train, *(split[i][0] for split in (splits.whole_train(), splits.valid) for i in range(len(split)))]
+
+    plain, first = seen(), seen(cache=cache)
+    assert "prepared again" not in capsys.readouterr().err
+    wide = READING._replace(window=(24, 8, 8))
+    plain_wide = seen(reading=wide)
+    with monkeypatch.context() as patch:
+        patch.setattr("data.volume_cache.load_volume", lambda *_: pytest.fail("a file was read again"))
+        again, other_windows = seen(cache=cache), seen(cache=cache, reading=wide)
+    for expected, *found in zip(plain, first, again, strict=True):
+        assert all(torch.equal(expected, one) for one in found)
+    assert all(torch.equal(a, b) for a, b in zip(plain_wide, other_windows, strict=True))
+    coarse = READING._replace(spacing=2.0)
+    expected = seen(reading=coarse)
+    capsys.readouterr()
+    assert all(torch.equal(a, b) for a, b in zip(expected, seen(reading=coarse, cache=cache), strict=True))
+    error = capsys.readouterr().err
+    assert "of 13 volumes in" in error and "with other settings or by another version, and are prepared again" in error
+
+
+def test_runs_with_a_cache_end_alike(own, tmp_path, monkeypatch, capsys):
+    for phase, result in (("finetune", "metrics.jsonl"), ("probe", "results.json")):
+        found = []
+        for name, more in (("plain", []), ("cached", ["--cache", tmp_path / "cache"])):
+            epochs = ["--epochs", 0] if phase == "finetune" else []
+            output = tmp_path / phase / name
+            assert run(monkeypatch, capsys, *options_of(own, output, phase, *epochs, *more))[0] == 0
+            text = (output / result).read_text()
+            line = json.loads(text)
+            found.append({key: line[key] for key in line if "second" not in key and "wait" not in key})
+        assert found[0] == found[1]
+    assert len(list((tmp_path / "cache").glob("*_volume.npy"))) == FILES - 1
+
+
 def test_what_does_not_fit_is_one_line(own, tmp_path, monkeypatch, capsys):
     def error_of(*options, data=own):
         status, error = run(monkeypatch, capsys, *options_of(data, tmp_path / "out", "finetune", *options))
@@ -280,7 +320,7 @@ def test_what_does_not_fit_is_one_line(own, tmp_path, monkeypatch, capsys):
         assert status in (1, 2) and len(lines) == 1, error
         return lines[0]
 
-    for option in (["--cache", tmp_path / "c"], ["--save_masks"], ["--norm", "gn"], ["--no-skips"], ["--classes", 2]):
+    for option in (["--save_masks"], ["--norm", "gn"], ["--no-skips"], ["--classes", 2]):
         name = option[0].replace("no-", "")
         assert f"{name} is not for classification, the task of --data" in error_of(*option)
     for option in (["--labels", "mass"], ["--spacing", 2], ["--intensity", "percentiles"]):

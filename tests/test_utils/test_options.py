@@ -223,6 +223,7 @@ def test_options_of_pre_training_are_refused_in_fine_tuning(capsys, line):
     (f"{FINETUNE} --crop 8 8 8", "--crop is for --d 3"),
     ("--phase finetune --n luna --weight none --no-skips", "--skips is for --n brats or lits or folder"),
     ("--phase finetune --n luna --weight none --cache x", "--cache is for --phase pretask, or --n brats or lits"),
+    ("--phase probe --n folder --d 2 --weight none --cache x", "--cache: probes of X-rays read them as they are"),
     ("--phase finetune --n brats --weight none --classes 3", "--classes is for --n folder, got --n brats"),
     ("--phase finetune --n lits --weight none --intensity ct", "--intensity is for --n folder, got --n lits"),
     ("--phase finetune --n lits --weight none --crop 16 20 16", "--crop: expected multiples of 8"),
