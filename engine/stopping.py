@@ -1,6 +1,8 @@
 """Stop signals of schedulers, on which a run saves its state and ends."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: try again later. The SLURM script requeues the job on this exit status.
@@ -11,14 +13,37 @@ class Stopped(Exception):
     """The run got a stop signal; its state is saved."""
 
 
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""What schedulers send before they end a job; Windows has no SIGUSR1."""
+
+
 class StopSignals:
-    """Records SIGTERM and SIGUSR1, which schedulers send before they end a job."""
+    """Records stop signals from now on until :meth:`restore`."""
 
     def __init__(self) -> None:
         self.received: str | None = None
-        for name in ("SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):  # Windows has no SIGUSR1
-                signal.signal(getattr(signal, name), self._record)
+        self._before = {number: signal.signal(number, self._record) for number in STOP_SIGNALS}
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them before, so that none is swallowed once nobody asks."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+
+@contextlib.contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """Raise :class:`Stopped` in the block when a stop signal comes, except where a training records it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(f"stopped by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -162,16 +162,20 @@ class Trainer:
         """Train to the last epoch, from ``state`` or from the beginning.
 
         Raises:
-            Stopped: the process got a stop signal; the state is saved.
+            Stopped: the process got a stop signal, be it in the last epoch; the state is saved.
             UserError: too many steps were bad, or the weights have absurd values; the last good state is on disk.
         """
         try:
             self._fit(state)
+            if self.asked_to_stop(reading=True):
+                raise Stopped(f"stopped by {self.stop_reason} after the last epoch")
         except UserError as error:
             # If this cannot be written either, the first error is the one to report.
             with contextlib.suppress(UserError):
                 self.recorder.update_run(status=f"failed: {error}")
             raise
+        finally:
+            self.signals.restore()
 
     def _fit(self, state: dict[str, Any] | None) -> None:
         position = self.load_state_dict(state) if state else Position()
@@ -337,9 +341,13 @@ class Trainer:
 
     def stop(self, position: Position) -> None:
         """Record the reason in ``run.json`` and end the run."""
-        reason = self.signals.received or "another process's signal"
-        self.recorder.update_run(status=f"stopped by {reason}")
-        raise Stopped(f"stopped by {reason} before epoch {position.epoch} step {position.step}")
+        self.recorder.update_run(status=f"stopped by {self.stop_reason}")
+        raise Stopped(f"stopped by {self.stop_reason} before epoch {position.epoch} step {position.step}")
+
+    @property
+    def stop_reason(self) -> str:
+        """What the run was asked to stop by."""
+        return self.signals.received or "another process's signal"
 
     def end_epoch(self, epoch: int, batch: Any, numbers: dict[str, float]) -> None:
         """Write records, pictures, weights and state of a finished epoch."""

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.evidence.jobs import DONE, Job, all_jobs, is_done
 from benchmarks.evidence.settings import Settings
-from engine.stopping import Stopped
+from engine.stopping import Stopped, stopped_at_once
 from evaluation.results import RESULTS
 from utils.atomic import whole_file
 from utils.cores import available_cores
@@ -38,7 +38,8 @@ def run_all(settings: Settings, workers: int) -> dict[str, str]:
         process.start()
     torch.set_num_threads(threads)
     try:
-        return work(settings, verbose=True)
+        with stopped_at_once():
+            return work(settings, verbose=True)
     except BaseException:
         for process in others:
             process.terminate()  # they save the state of their runs and stop
@@ -51,7 +52,7 @@ def run_all(settings: Settings, workers: int) -> dict[str, str]:
 def _help(settings: Settings, threads: int) -> None:
     end_with_parent()
     torch.set_num_threads(threads)
-    with contextlib.suppress(Stopped):
+    with contextlib.suppress(Stopped), stopped_at_once():
         work(settings, verbose=False)
 
 
@@ -110,7 +111,7 @@ def run_job(job: Job, settings: Settings) -> str:
     """Do one run, with its output in its ``log.txt``; returns the reason if it failed.
 
     Raises:
-        Stopped: the process was asked to stop; the run's state is saved.
+        Stopped: the process was asked to stop; the state of a training is saved, other runs begin again.
     """
     folder = job.folder(settings)
     if is_done(job, settings):

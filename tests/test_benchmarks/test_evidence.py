@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 import sys
 from types import ModuleType
 
@@ -27,6 +29,7 @@ from engine.precision import Precision
 from evaluation.metrics import Estimate
 from tests.dicom_slices import write_series
 from tests.scans import lung
+from tests.toys import make_trainer
 from utils.checkpoints import read_checkpoint
 from utils.errors import UsageError, UserError
 
@@ -403,3 +406,25 @@ def test_an_arm_has_one_colour_in_all_panels_of_the_plot(tmp_path, monkeypatch):
     # A single point shows its interval.
     (low, high), *_ = [path.vertices[:, 1] for path in finetuned.collections[0].get_paths()]
     assert (low, high) == (0.05, 0.2)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_stop_signal_between_trainings_stops_a_comparison(xrays, tmp_path, monkeypatch, capsys, name):
+    """Also after a training, which records signals as long as it runs."""
+    started = []
+
+    def signalled(job, settings):
+        started.append(job.folder(settings).name)
+        if len(started) == 2:
+            trainer = make_trainer(tmp_path / "toy", epochs=0)
+            trainer.fit()
+            os.kill(os.getpid(), getattr(signal, name))
+        return ""
+
+    monkeypatch.setattr(run, "run_job", signalled)
+    monkeypatch.setattr(jobs.Readout, "ready", lambda *_: True)
+    before = signal.getsignal(getattr(signal, name))
+    status = program.main(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path / "out"), *FROZEN])
+    assert status == 75 and len(started) == 2
+    assert f"stopped by {name}; start again with the same options to go on" in capsys.readouterr().err
+    assert signal.getsignal(getattr(signal, name)) == before

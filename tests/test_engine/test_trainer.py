@@ -1,6 +1,8 @@
 """The loop: exact resume, bad steps, records and states."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -188,6 +190,20 @@ def test_a_signal_saves_and_stops_after_the_step(tmp_path):
     unbroken = make_trainer(tmp_path / "other")
     unbroken.fit()
     assert_equal_bits(weights_of(unbroken), weights_of(again))
+
+
+def test_a_signal_in_the_last_epoch_stops_what_would_follow_and_the_run_is_whole(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.after_epoch = [lambda epoch, batch: os.kill(os.getpid(), signal.SIGTERM) if epoch == 1 else None]
+    with pytest.raises(Stopped, match="stopped by SIGTERM after the last epoch"):
+        trainer.fit()
+    assert signal.getsignal(signal.SIGTERM) == before, "nobody asks the trainer any more"
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "finished"
+    again = make_trainer(tmp_path, epochs=1)
+    state = again.run_state.find("auto")
+    again.fit(state)
+    assert_equal_bits(weights_of(trainer), weights_of(again))
 
 
 def test_a_resumed_optimizer_has_the_memory_format_of_its_channels_last_parameters(tmp_path):
