@@ -2,8 +2,9 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 # EX_TEMPFAIL of sysexits.h: try again later. The SLURM script requeues the job on this exit status.
 EXIT_STATUS = 75
@@ -29,8 +30,7 @@ class StopSignals:
 
     def restore(self) -> None:
         """Give the signals back to whoever had them before, so that none is swallowed once nobody asks."""
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _give_back(self._before)
         self._before = {}
 
 
@@ -45,5 +45,10 @@ def stopped_at_once() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _give_back(before)
+
+
+def _give_back(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        # None: whoever had it was not Python.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
