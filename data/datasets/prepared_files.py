@@ -29,12 +29,19 @@ class PreparedFiles:
             the files that they are prepared from.
         fields: names of the arrays of each.
         what: what one is called in messages, and several.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
 
     def __init__(
         self, folder: str | Path, *, settings: Sequence[object], fields: Sequence[str], what: tuple[str, str]
     ) -> None:  # fmt: skip
         self.folder, self.settings, self.fields, self.what = Path(folder), list(settings), fields, what
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--cache: cannot make {self.folder}: {error.strerror or error}") from error
 
     def file(self, name: str, sources: Sources, field: str) -> Path:
         """Return the path of one array.
@@ -56,8 +63,6 @@ class PreparedFiles:
 
     def note_outdated(self, all_sources: Mapping[str, Sources]) -> None:
         """Report on stderr what was prepared from other files, with other settings or by another version."""
-        if not self.folder.is_dir():
-            return
         ending = f"_{self.fields[-1]}.npy"
         prepared = {name.removesuffix(ending) for name in os.listdir(self.folder) if name.endswith(ending)}
         before = {name.rpartition("_")[0] for name in prepared}
@@ -82,15 +87,11 @@ class PreparedFiles:
         """Return the arrays, mapped into memory; they are prepared and stored first if they are not there.
 
         Raises:
-            UserError: the folder cannot be written, or an array in it is damaged.
+            UserError: an array cannot be written, or is damaged.
         """
         files = [self.file(name, sources, field) for field in self.fields]
         if not all(file.exists() for file in files):
             arrays = prepare()
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"--cache: cannot make {self.folder}: {error.strerror or error}") from error
             for path, array in zip(files, arrays, strict=True):
                 with whole_file(path) as file:
                     np.save(file, array)

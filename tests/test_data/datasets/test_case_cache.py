@@ -85,3 +85,9 @@ def test_a_damaged_prepared_case_is_one_line(tmp_path, cases):
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(UserError, match="of a prepared case of --cache .remove it., it is damaged"):
         fill(tmp_path / "cache", cases)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_at_once_and_not_a_broken_case(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^--cache: cannot make .*file/cache: Not a directory$"):
+        CaseCache(tmp_path / "file" / "cache", READING)
