@@ -43,8 +43,8 @@ class PreparedFiles:
         except OSError as error:
             raise UserError(f"--cache: cannot make {self.folder}: {error.strerror or error}") from error
 
-    def file(self, name: str, sources: Sources, field: str) -> Path:
-        """Return the path of one array.
+    def stem(self, name: str, sources: Sources) -> str:
+        """Return how the names of the arrays' files begin.
 
         Raises:
             UserError: a file that it is prepared from is missing.
@@ -59,7 +59,7 @@ class PreparedFiles:
                 raise UserError(f"expected a file of {name}, there is none at {source}") from None
             facts += [(path, status.st_size, status.st_mtime_ns) for path, status in files]
         digest = fingerprint_of(repr(facts), size=12)
-        return self.folder / f"{_short(name)}_{digest}_{field}.npy"
+        return f"{_short(name)}_{digest}"
 
     def note_outdated(self, all_sources: Mapping[str, Sources]) -> None:
         """Report on stderr what was prepared from other files, with other settings or by another version."""
@@ -79,7 +79,7 @@ class PreparedFiles:
 
     def _has(self, name: str, sources: Sources, prepared: set[str]) -> bool:
         try:
-            return self.file(name, sources, self.fields[-1]).name.removesuffix(f"_{self.fields[-1]}.npy") in prepared
+            return self.stem(name, sources) in prepared
         except UserError:  # reported when it is read
             return True
 
@@ -89,7 +89,8 @@ class PreparedFiles:
         Raises:
             UserError: an array cannot be written, or is damaged.
         """
-        files = [self.file(name, sources, field) for field in self.fields]
+        stem = self.stem(name, sources)
+        files = [self.folder / f"{stem}_{field}.npy" for field in self.fields]
         if not all(file.exists() for file in files):
             arrays = prepare()
             for path, array in zip(files, arrays, strict=True):
