@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 from benchmarks.evidence.draws import lists_folder
 from benchmarks.evidence.floor import probe_pixels
-from benchmarks.evidence.settings import FINETUNED, FLOOR, FROZEN, SUPERVISED, TWINS, Arm, Settings
-from benchmarks.evidence.yardstick import pretrain_twins
+from benchmarks.evidence.settings import FINETUNED, FLOOR, FROZEN, SUPERVISED, YARDSTICKS, Arm, Settings
+from benchmarks.evidence.yardstick import pretrain_yardstick
 from data.catalog.list_folders import ListFolders
 from downstream.finetune import finetune
 from downstream.probe import probe
@@ -61,8 +61,11 @@ class Pretraining(NamedTuple):
         return True
 
     def run(self, settings: Settings) -> None:
-        method = pretrain_twins if self.arm.name == TWINS else pretrain
-        method(pretraining_options(self, settings), World())
+        options = pretraining_options(self, settings)
+        if self.arm.name in YARDSTICKS:
+            pretrain_yardstick(self.arm.name, options, World())
+        else:
+            pretrain(options, World())
 
     def weight(self, settings: Settings) -> str:
         """The ``.pt`` of the last epoch."""

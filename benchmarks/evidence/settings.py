@@ -10,8 +10,8 @@ from utils.errors import UsageError
 from utils.options import Options, parse_options
 
 RANDOM, SUPERVISED, FLOOR = "random", "supervised", "floor"
-# Pre-trained by another method, with the options of the arm "adamw".
-TWINS = "barlow_twins"
+# Pre-trained by other methods, with the options of the arm "adamw".
+YARDSTICKS = ("barlow_twins", "simsiam")
 # How a share of the labels is read out of an encoder.
 LINEAR, KNN, FINETUNED = READOUTS = ("linear", "knn", "finetuned")
 FROZEN = (LINEAR, KNN)
@@ -35,7 +35,9 @@ PARTS = {
     "no_comparison": _WITHOUT.format(1, 1, 0, 0),
     "no_local": _WITHOUT.format(1, 1, 1, 0),
 }
-PRESETS = {dim: PARTS | optimizers | {TWINS: optimizers["adamw"]} for dim, optimizers in OPTIMIZERS.items()}
+PRESETS = {
+    dim: PARTS | optimizers | dict.fromkeys(YARDSTICKS, optimizers["adamw"]) for dim, optimizers in OPTIMIZERS.items()
+}
 
 
 # Options that say what of a user's own folder is read, and how.

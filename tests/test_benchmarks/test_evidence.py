@@ -21,12 +21,13 @@ from benchmarks.evidence.estimate import describe_hours
 from benchmarks.evidence.jobs import Pretraining, Readout, Supervised, all_jobs, is_done, pretraining_options
 from benchmarks.evidence.report import draw_plot, table
 from benchmarks.evidence.scores import Group, Replicates, Resampling, Row, read_metrics, summarize
-from benchmarks.evidence.settings import PRESETS, Arm, parse_arm
-from benchmarks.evidence.yardstick import build_twins, require_lightly
+from benchmarks.evidence.settings import PRESETS, YARDSTICKS, Arm, parse_arm
+from benchmarks.evidence.yardstick import SimSiam, build_yardstick, require_lightly
 from data.catalog.list_folders import SPLITS
 from data.phantoms.dataset import make_xrays
 from engine.precision import Precision
 from evaluation.metrics import Estimate
+from models.encoders import FEATURES
 from tests.dicom_slices import write_series
 from tests.scans import lung
 from tests.toys import make_trainer
@@ -337,25 +338,28 @@ def test_own_volumes_with_labels_are_compared_alike(tmp_path, capsys):
         ))  # fmt: skip
 
 
-class Correlation(nn.Module):
-    """Stands in for the library's loss."""
+class Distance(nn.Module):
+    """Stands in for the library's losses; neither is affected by the size of its inputs."""
 
     def forward(self, first, second):
+        first, second = (nn.functional.normalize(part, dim=1) for part in (first, second))
         return ((first - second) ** 2).sum(dim=1).mean()
 
 
 @pytest.fixture
 def lightly(monkeypatch):
-    """The library's names, with a head and a loss of torch alone."""
+    """The library's names, with heads and a loss of torch alone."""
     loss, heads = ModuleType("lightly.loss"), ModuleType("lightly.models.modules.heads")
-    loss.BarlowTwinsLoss = Correlation
+    loss.BarlowTwinsLoss = loss.NegativeCosineSimilarity = Distance
     heads.BarlowTwinsProjectionHead = lambda wide, hidden, out: nn.Linear(wide, out)
+    heads.SimSiamProjectionHead = heads.SimSiamPredictionHead = heads.BarlowTwinsProjectionHead
     for module in (loss, heads):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def test_the_yardstick_trains_the_same_encoder(lightly, xrays, tmp_path):
-    job = Pretraining(parse_arm("barlow_twins", 2), 8)
+@pytest.mark.parametrize("name", YARDSTICKS)
+def test_a_yardstick_trains_the_same_encoder(name, lightly, xrays, tmp_path):
+    job = Pretraining(parse_arm(name, 2), 8)
     typed = ["--data", str(xrays), "--n", "chest", "--out", str(tmp_path), "--labels", "60", "--draws", "1", *SMALL]
     settings = program.make_settings(program.parse_arguments(typed))
     prepare_lists(settings)
@@ -363,11 +367,24 @@ def test_the_yardstick_trains_the_same_encoder(lightly, xrays, tmp_path):
     job.run(settings)
     trained = read_checkpoint(job.weight(settings))["state_dict"]
     cpu = torch.device("cpu")
-    start = build_twins(pretraining_options(job, settings), cpu, Precision.choose(cpu, amp=False)).model.encoder
+    options = pretraining_options(job, settings)
+    start = build_yardstick(name, options, cpu, Precision.choose(cpu, amp=False)).model.encoder
     assert trained.keys() == start.state_dict().keys()
     assert not torch.equal(trained["conv1.weight"], start.state_dict()["conv1.weight"])
     numbers = [json.loads(line) for line in (job.folder(settings) / "metrics.jsonl").read_text().splitlines()]
     assert all(row["skipped_steps"] == 0 for row in numbers) and numbers[-1]["total"] < numbers[0]["total"]
+
+
+def test_simsiam_predicts_the_projection_of_the_other_view(lightly):
+    method = SimSiam()
+    features = torch.randn(2, 3, FEATURES, generator=torch.Generator().manual_seed(0))
+    (first, guess_of_second), (second, guess_of_first) = (method(view) for view in features)
+    assert guess_of_second.requires_grad and not first.requires_grad
+    loss = method.compare((first, guess_of_second), (second, guess_of_first))
+    distance = Distance()
+    expected = (distance(guess_of_second, second) + distance(guess_of_first, first)) / 2
+    torch.testing.assert_close(loss, expected)
+    assert not torch.isclose(loss, distance(guess_of_second, first))
 
 
 def test_without_the_library_the_yardstick_says_what_to_install(monkeypatch):
