@@ -104,22 +104,28 @@ def preprocessing_from(stored: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**known | {"window": tuple(known["window"])})
 
 
-def preprocess(path: str | Source, spec: Preprocessing) -> Tensor:
+def preprocess(path: str | Source | Sequence[str | Source], spec: Preprocessing) -> Tensor:
     """Read one image or volume as inputs of a network, float32 N C *window.
 
     N is 1 for an X-ray that is shown by its central square. Else it is the number of windows, as few as cover the
     image; they overlap where it is no multiple of them, and where it is smaller it is padded with 0 at the end.
 
     Args:
-        path: an image or volume of any kind that training reads, or a DICOM series.
+        path: an image or volume of any kind that training reads, or a DICOM series; or a list of those of a case of
+            several channels, in their order. Channels are resampled to the grid of the first.
         spec: how it is read, see :func:`preprocessing_of`.
 
     Raises:
-        UserError: the file is missing or damaged, or a CT cannot be in Hounsfield units.
+        UserError: a file is missing or damaged, a CT cannot be in Hounsfield units, channels differ in size or
+            position, or there are several though the network sees one.
     """
-    source = Path(path) if isinstance(path, str) else path
+    source, *others = (Path(part) if isinstance(part, str) else part for part in _as_list(path))
+    if others and not (spec.whole and spec.dim == 3):
+        raise UserError(
+            f"{source}: expected one file, got {1 + len(others)}; only networks that segment volumes take them"
+        )
     if spec.whole:
-        prepared, _ = read_case(Case(str(source), "", (source,), None), read_spec(spec))
+        prepared, _ = read_case(Case(str(source), "", (source, *others), None), read_spec(spec))
         image = torch.from_numpy(scaled(prepared.image, prepared.low, prepared.high))
         return as_input(spec.dim)(cut_windows(image, spec.window))
     if spec.dim == 3:
@@ -143,6 +149,10 @@ def volume_windows(volume: np.ndarray, spec: Preprocessing) -> Tensor:
     """Return all windows of a volume of :func:`load_volume` as :func:`preprocess` does, float32 N 1 *window."""
     image = torch.from_numpy(scale(volume))
     return z_normalize(cut_windows(image.unsqueeze(0), spec.window)[:, 0]).unsqueeze(1)
+
+
+def _as_list(path: str | Source | Sequence[str | Source]) -> Sequence[str | Source]:
+    return [path] if isinstance(path, str | Source) else path
 
 
 def _as_path(source: Source) -> Path:

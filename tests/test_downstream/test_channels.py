@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from data.datasets.brats import BRATS_SUFFIXES, brats_regions
-from data.preprocess import Preprocessing
+from data.preprocess import PRETRAINED, Preprocessing, preprocess
 from downstream import predict
 from downstream.old_weights import tuned_of
 from downstream.tuned import TunedNetwork, read_tuned
 from tests.programs import run
 from utils.checkpoints import RECORD, save_checkpoint
+from utils.errors import UserError
 from utils.options import SEGMENTATION, parse_options
 
 REGIONS = brats_regions(3)
@@ -159,6 +160,20 @@ def test_weights_from_before_channels_were_recorded(tmp_path):
     assert (network.outputs, network.mask_values, network.norm) == (("WT", "TC", "ET"), (2, 1, 4), "gn")
     assert (network.channels, network.suffixes, network.exclusive) == (4, BRATS_SUFFIXES, False)
     assert tuned_of(parse_options([*typed, "--norm", "bn"])).norm == "bn"
+
+
+def test_the_channels_of_a_case_become_one_input(tmp_path):
+    suffixes = ("_t1", "_t2", "_flair", "_t1ce")
+    for name, orientations in (("a", ("LPS",) * 4), ("b", ("LPS", "RAS", "ASR", "LPI"))):
+        save_patient(tmp_path / name, 0, suffixes, ".nii.gz", orientations)
+    alike, turned = ([str(tmp_path / name / f"{name}{suffix}.nii.gz") for suffix in suffixes] for name in "ab")
+    windows = preprocess(alike, BRATS.reading)
+    assert windows.shape == (2 * 2 * 2, 4, 16, 16, 8)
+    torch.testing.assert_close(preprocess(turned, BRATS.reading), windows)
+    for i, path in enumerate(alike):
+        torch.testing.assert_close(preprocess(path, BRATS.reading), windows[:, i : i + 1])
+    with pytest.raises(UserError, match="a_t1.nii.gz: expected one file, got 4"):
+        preprocess(alike, PRETRAINED[3])
 
 
 def test_masks_of_one_channel_are_named_by_case_too(tmp_path):
