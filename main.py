@@ -107,8 +107,8 @@ def note_random_start(options: Options, world: World, *, resumed: bool) -> None:
     if is_random and options.optimizer == "sgd" and world.is_main:
         print(
             f"random first weights: SGD at --lr {options.lr:g} may turn the first convolution into a blur, as the "
-            "published 0.01 does; --optimizer adamw --lr 1e-3 --weight_decay 0.05 does not, and gains more "
-            "(docs/evidence.md)",
+            "published 0.01 does; --optimizer adamw --lr 1e-3 --weight_decay 0.05 does not, and gains as much in fewer "
+            "steps (docs/evidence.md)",
             file=sys.stderr,
         )
 

@@ -15,6 +15,8 @@ from utils.errors import UsageError, UserError
 from utils.options import DEFAULTS, plain
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
+# At the ends of epochs, states are written in at most this share of the time.
+SAVING_SHARE = 0.05
 
 
 class Position(NamedTuple):
@@ -37,11 +39,15 @@ class RunState:
     def __init__(self, folder: Path, *, fixed: Mapping[str, Any], save_minutes: float, is_main: bool = True) -> None:
         self.folder, self.fixed, self.is_main = folder, dict(fixed), is_main
         self.save_seconds = 60 * save_minutes
-        self.saved_at = time.monotonic()
+        self.saved_at, self.last_took = time.monotonic(), 0.0
 
     def due(self) -> bool:
         """Whether ``save_minutes`` have passed since the last save."""
         return self.is_main and time.monotonic() - self.saved_at >= self.save_seconds
+
+    def cheap(self) -> bool:
+        """Whether a save now would be a small part of the time since the last one, going by what that took."""
+        return self.due() or time.monotonic() - self.saved_at >= self.last_took / SAVING_SHARE
 
     def save(self, position: Position, content: Mapping[str, Any]) -> None:
         """Write ``last.pt`` atomically; the state before it becomes ``previous.pt``.
@@ -49,7 +55,7 @@ class RunState:
         Raises:
             UserError: the folder cannot be written, or the disk is full; existing states are not changed.
         """
-        self.saved_at = time.monotonic()
+        started = self.saved_at = time.monotonic()
         if not self.is_main:
             return
         try:
@@ -60,6 +66,8 @@ class RunState:
         state = {"position": list(position), "fixed": self.fixed, **content}
         with whole_file(last, before_replace=lambda: _keep_as(last, previous)) as file:
             torch.save(on_cpu(state), file)
+        self.saved_at = time.monotonic()
+        self.last_took = self.saved_at - started
 
     def find(self, resume: str | None) -> dict[str, Any] | None:
         """The state to resume from, on the CPU, or None for a new run.

@@ -113,7 +113,7 @@ class Trainer:
         epochs: the last epoch.
         seed: with epoch, step and rank, determines every random draw.
         log_every: steps between two readings of the losses.
-        after_epoch: called at the end of each epoch, before the state is saved.
+        after_epoch: called at the end of each epoch, before the state may be saved.
         graphed_steps: trains steps by a graph.
     """
 
@@ -350,7 +350,7 @@ class Trainer:
         return self.signals.received or "another process's signal"
 
     def end_epoch(self, epoch: int, batch: Any, numbers: dict[str, float]) -> None:
-        """Write records, pictures, weights and state of a finished epoch."""
+        """Write records, pictures and weights of a finished epoch; and the state, where that is cheap."""
         self.check_values()
         means, (good, skipped) = self.epoch_meter.read(), self.epoch_meter.read_steps()
         found = self.task.epoch_numbers(epoch) if good else {}
@@ -365,8 +365,11 @@ class Trainer:
         self.epoch_meter.reset()
         self.window_meter.reset()
         self.recorder.update_run(epochs_done=epoch + 1, bad_samples=self.bad_samples)
-        self.save(position)
-        if epoch < self.epochs and self.asked_to_stop(reading=True):
+        stopping = epoch < self.epochs and self.asked_to_stop(reading=True)
+        # Epochs of a few seconds would otherwise be as long as their states take to be written.
+        if stopping or epoch == self.epochs or self.run_state.cheap():
+            self.save(position)
+        if stopping:
             self.stop(position)
         barrier()
 

@@ -1,5 +1,6 @@
 """The loop: exact resume, bad steps, records and states."""
 
+import contextlib
 import json
 import os
 import signal
@@ -188,6 +189,33 @@ def test_a_signal_saves_and_stops_after_the_step(tmp_path):
     again = make_trainer(tmp_path)
     again.fit(again.run_state.find("auto"))
     unbroken = make_trainer(tmp_path / "other")
+    unbroken.fit()
+    assert_equal_bits(weights_of(unbroken), weights_of(again))
+
+
+def test_short_epochs_are_not_all_saved_but_the_last_one_and_a_stop_are(tmp_path):
+    def positions(folder, *, took, stop=None):
+        trainer, saved = make_trainer(folder, epochs=4, save_minutes=1e5), []
+        save = trainer.run_state.save
+
+        def slow_save(position, content):
+            saved.append(position.epoch)
+            save(position, content)
+            trainer.run_state.last_took = took
+
+        def signal_in_epoch(epoch, batch):
+            trainer.signals.received = "SIGTERM" if epoch == stop else None
+
+        trainer.run_state.save, trainer.after_epoch = slow_save, [signal_in_epoch]
+        with contextlib.suppress(Stopped):
+            trainer.fit()
+        return saved
+
+    assert positions(tmp_path / "fast", took=0.0) == [1, 2, 3, 4, 5]
+    assert positions(tmp_path / "slow", took=1e4) == [1, 5]
+    assert positions(tmp_path / "stopped", took=1e4, stop=2) == [1, 3]
+    again, unbroken = make_trainer(tmp_path / "stopped", epochs=4), make_trainer(tmp_path / "unbroken", epochs=4)
+    again.fit(again.run_state.find("auto"))
     unbroken.fit()
     assert_equal_bits(weights_of(unbroken), weights_of(again))
 
