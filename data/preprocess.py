@@ -117,9 +117,12 @@ def preprocess(path: str | Source | Sequence[str | Source], spec: Preprocessing)
 
     Raises:
         UserError: a file is missing or damaged, a CT cannot be in Hounsfield units, channels differ in size or
-            position, or there are several though the network sees one.
+            position, there are several though the network sees one, or none is given.
     """
-    source, *others = (Path(part) if isinstance(part, str) else part for part in _as_list(path))
+    parts = [Path(part) if isinstance(part, str) else part for part in _as_list(path)]
+    if not parts:
+        raise UserError("preprocess: expected a file, or the files of a case's channels, got an empty list")
+    source, *others = parts
     if others and not (spec.whole and spec.dim == 3):
         raise UserError(
             f"{source}: expected one file, got {1 + len(others)}; only networks that segment volumes take them"

@@ -174,6 +174,8 @@ def test_the_channels_of_a_case_become_one_input(tmp_path):
         torch.testing.assert_close(preprocess(path, BRATS.reading), windows[:, i : i + 1])
     with pytest.raises(UserError, match="a_t1.nii.gz: expected one file, got 4"):
         preprocess(alike, PRETRAINED[3])
+    with pytest.raises(UserError, match="got an empty list"):
+        preprocess([], BRATS.reading)
 
 
 def test_masks_of_one_channel_are_named_by_case_too(tmp_path):
