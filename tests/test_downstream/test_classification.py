@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 
 import numpy as np
@@ -62,6 +63,7 @@ def numbers_of(output):
 
 
 def test_chest_from_weights_to_results_and_resumed_alike(nih, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("engine.run_state.SAVING_SHARE", math.inf)  # a state after each epoch
     weights = tmp_path / "encoder.pt"
     torch.manual_seed(5)
     encoder = build_classifier(dim=2, classes=1).encoder

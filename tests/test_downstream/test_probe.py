@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sys
 
 import numpy as np
@@ -211,6 +212,7 @@ def assert_same(a, b):
 
 def test_probes_do_not_affect_pre_training(nih, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("engine.curves.write_curves", lambda lines, path: None)  # slow
+    monkeypatch.setattr("engine.run_state.SAVING_SHARE", math.inf)  # a state after each epoch
     seen = set()
     read = LabelledFiles.__getitem__
     monkeypatch.setattr(LabelledFiles, "__getitem__", lambda files, i: seen.add(files.name(i)) or read(files, i))
