@@ -55,9 +55,9 @@ class RunState:
         Raises:
             UserError: the folder cannot be written, or the disk is full; existing states are not changed.
         """
-        started = self.saved_at = time.monotonic()
         if not self.is_main:
             return
+        started = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

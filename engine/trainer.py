@@ -366,7 +366,7 @@ class Trainer:
         self.window_meter.reset()
         self.recorder.update_run(epochs_done=epoch + 1, bad_samples=self.bad_samples)
         stopping = epoch < self.epochs and self.asked_to_stop(reading=True)
-        # Epochs of a few seconds would otherwise be as long as their states take to be written.
+        # Else writing their states would be a large part of short epochs.
         if stopping or epoch == self.epochs or self.run_state.cheap():
             self.save(position)
         if stopping:
