@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import UsageError
-from utils.options import Options, parse_options
+from utils.options import DECLARED, PHASES, PROBE, Options, parse_options
 
 RANDOM, SUPERVISED, FLOOR = "random", "supervised", "floor"
 # Pre-trained by other methods, with the options of the arm "adamw".
@@ -40,22 +40,18 @@ PRESETS = {
 }
 
 
-# Options that say what of a user's own folder is read, and how.
-READING = (
-    "labels", "views", "skip", "invert", "intensity", "image_size", "global_size", "crop", "spacing",
-)  # fmt: skip
 # Weights may say how their crops were made; all arms see volumes alike, whatever their weights say.
 VOLUMES_ALIKE = ("--crop", "64", "64", "32", "--intensity", "ct", "--spacing", "1")
 
 
-def reading_options(words: Sequence[str]) -> tuple[str, ...]:
-    """Return those of some options of ``main.py``, with their values, that say how a user's own folder is read."""
-    kept, of_reading = list[str](), False
+def options_of_probes(words: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the options of fine-tuning, with their values, that probes have too: how data are read."""
+    kept, shared = list[str](), False
     for word in words:
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_").removeprefix("no_")
-            of_reading = name in READING
-        if of_reading:
+            shared = name in DECLARED and PROBE in (DECLARED[name].phases or PHASES)
+        if shared:
             kept.append(word)
     return tuple(kept)
 
@@ -133,9 +129,8 @@ class Settings:
         Raises:
             SystemExit: as ``main.py`` does, if an option is wrong.
         """
-        # How a folder is read, and its labels, are options; probes read it as fine-tuning does.
-        probing = reading_options(self.finetuning) if self.n == "folder" else ()
-        own = {"pretask": self.pretraining, "finetune": self.finetuning, "probe": probing}[phase]
+        # Probes read the data as fine-tuning does.
+        own = {"pretask": self.pretraining, "finetune": self.finetuning, "probe": options_of_probes(self.finetuning)}
         data = self.pretraining_data if phase == "pretask" else self.data
-        words = ("--data", data, "--n", self.n, "--d", self.d, "--phase", phase, *self.common, *own, *arguments)
+        words = ("--data", data, "--n", self.n, "--d", self.d, "--phase", phase, *self.common, *own[phase], *arguments)
         return parse_options([str(word) for word in words])

@@ -307,6 +307,19 @@ def test_segmented_data_has_no_probes():
         program._readouts(["knn", "finetuned"], "lits", classified=False)
 
 
+@pytest.mark.parametrize("n, d, reading, seen", [
+    ("luna", 3, "--crop 32 32 16", {"crop": (32, 32, 16)}),
+    ("chexpert", 2, "--global_size=96 --uncertain zeros", {"global_size": 96, "uncertain": "zeros"}),
+    ("folder", 2, "--labels A,B --views PA --invert", {"labels": ("A", "B"), "views": ("PA",), "invert": True}),
+])  # fmt: skip
+def test_probes_read_the_data_as_fine_tuning_does(tmp_path, n, d, reading, seen):
+    typed = ["--data", str(tmp_path), "--n", n, "--d", str(d), "--out", str(tmp_path), "--finetuning"]
+    settings = program.make_settings(program.parse_arguments([*typed, f"--epochs 3 {reading} --no-test --lr 1e-3"]))
+    for phase in ("probe", "finetune"):
+        options = settings.options(phase, "--weight", "none", "--output", tmp_path)
+        assert {name: getattr(options, name) for name in seen} == seen
+
+
 def test_own_volumes_with_labels_are_compared_alike(tmp_path, capsys):
     """Names with blanks are found in all lists, and all arms read the labels and the volumes that were asked for."""
     root, out = tmp_path / "own", tmp_path / "out"
