@@ -23,7 +23,7 @@ out="$PWD/runs/demo2d"
 echo "No data set given: a demonstration on made-up images in $out, with views smaller than the published ones,"
 echo "random first weights and few epochs. The weights show that everything works; they are not worth keeping."
 rm -rf "$out"
-(cd "$here" && "$PYTHON" -m data.phantoms --d 2 --out "$out/phantoms" --count 96)
+(cd "$here" && "$PYTHON" -m data.phantoms --d 2 --out "$out/phantoms" --count 140)
 "$PYTHON" "$here/main.py" --data "$out/phantoms" --output "$out" --n chest --d 2 \
     --b 12 --epochs 9 --lr 1e-2 --ratio 1.0 --workers 1 --global_size 96 --local_size 32 \
     --encoder_weights none --picture_every 2 --log_every 1
