@@ -110,6 +110,15 @@ def snippets():
     ]  # fmt: skip
 
 
+def test_pages_show_every_picture_and_no_other():
+    shown = {
+        (page.parent / name).resolve()
+        for page in PAGES
+        for name in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", page.read_text("utf-8"))
+    }
+    assert shown == set((ROOT / "docs").glob("*.png"))
+
+
 def test_every_block_is_of_a_known_kind():
     for page in PAGES:
         for language, content in blocks(page):
