@@ -24,6 +24,8 @@ from utils.errors import run_command
 from utils.optional import import_optional
 from utils.safetensors_files import write_safetensors
 
+PROGRAM = "python -m models.export"
+
 # Sides of the example image that ONNX export traces. They differ and are not 1, so that the exporter neither confuses
 # two sides nor takes one for a constant.
 EXAMPLE_SIDES = {2: (64, 96), 3: (16, 24, 32)}
@@ -103,9 +105,7 @@ def _quiet() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export one encoder, as the command line asks."""
-    parser = OneLineParser(
-        prog="python -m models.export", description="Write a pre-trained encoder for other programs."
-    )
+    parser = OneLineParser(prog=PROGRAM, description="Write a pre-trained encoder for other programs.")
     parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of this program or of the authors")
     parser.add_argument("--dim", type=int, choices=[2, 3], required=True, help="dimensions of the encoder")
     parser.add_argument("--to", choices=["safetensors", "onnx"], required=True, help="format")
@@ -136,4 +136,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

@@ -16,6 +16,8 @@ from models.weight_files import bare_name, read_weights
 from utils.arguments import OneLineParser
 from utils.errors import UsageError, UserError, run_command
 
+PROGRAM = "python -m models.pretrained"
+
 # Names of the entries of an encoder's stem and stages; all others belong to a decoder or a classifier.
 ENCODER_ENTRY = re.compile(r"(conv|bn|layer|down_tr)\d+\.")
 # A counter that no forward pass uses; files from before PyTorch 0.4.1 do not have it.
@@ -222,7 +224,7 @@ def matches(path: str | Path, dim: int) -> Iterable[tuple[str, Match]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print which entries of a file match each network."""
     parser = OneLineParser(
-        prog="python -m models.pretrained",
+        prog=PROGRAM,
         description="Load weights into each library's network, print what matched.",
     )
     parser.add_argument("weights", metavar="WEIGHTS.pt", help="weights of this program or of the authors")
@@ -234,4 +236,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

@@ -13,6 +13,8 @@ from utils.arguments import OneLineParser
 from utils.errors import run_command
 from utils.optional import import_optional
 
+PROGRAM = "python -m notebooks.store"
+
 NOTEBOOKS = sorted(Path(__file__).parent.glob("*.ipynb"))
 MARK = "code_that_gave_the_outputs"
 TIMEOUT = 1800  # seconds a cell, since the first one may have to make weights
@@ -50,7 +52,7 @@ def execute(path: Path) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and store the notebooks."""
-    parser = OneLineParser(prog="python -m notebooks.store", description="Run notebooks, store them with outputs.")
+    parser = OneLineParser(prog=PROGRAM, description="Run notebooks, store them with outputs.")
     parser.add_argument("notebooks", nargs="*", type=Path, default=NOTEBOOKS, metavar="FILE.ipynb", help="else all")
     nbformat = import_optional("nbformat", "notebooks")
     for path in parser.parse_args(arguments).notebooks:
@@ -60,4 +62,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

@@ -37,9 +37,14 @@ def refused_by_machine(error: OSError | MemoryError | RuntimeError) -> UserError
     return None
 
 
-def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command line program and exit; errors that a user can correct are printed as one line on stderr."""
-    program = Path(sys.argv[0]).name
+def run_command(main: Callable[[], int | None], program: str | None = None) -> None:
+    """Run a command line program and exit; errors that a user can correct are printed as one line on stderr.
+
+    Args:
+        main: the program; its result is the exit status.
+        program: how it was called, the beginning of that line; None: the name of its file.
+    """
+    program = program or Path(sys.argv[0]).name
     try:
         try:
             status = main()

@@ -3,16 +3,18 @@
 python -m benchmarks.evidence [--data DIR --n NAME --d 2] [--arms ARM ...] [--labels P ...] [--steps N ...] [--out DIR]
 """
 
+import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.draws import prepare_lists
+from benchmarks.evidence.draws import LISTS, prepare_lists
 from benchmarks.evidence.estimate import describe_hours
 from benchmarks.evidence.jobs import all_jobs, is_done, trial_draws
 from benchmarks.evidence.phantoms import PHANTOMS, make_phantoms
@@ -42,6 +44,8 @@ from utils.progress import say
 from utils.provenance import describe_program
 from utils.world import read_world
 
+PROGRAM = "python -m benchmarks.evidence"
+
 SETTINGS = "settings.json"
 # What all runs of a comparison share.
 FIXED = ("data", "pretraining_data", "n", "d", "lists", "rates", "pretraining", "finetuning", "paper")
@@ -52,7 +56,7 @@ PRETRAINING = {2: "--encoder_weights none", 3: ""}
 def parse_arguments(arguments: Sequence[str] | None = None) -> Namespace:
     """Parse the options; a wrong one ends the program with one line and status 2."""
     parser = OneLineParser(
-        prog="python -m benchmarks.evidence",
+        prog=PROGRAM,
         description="Compare encoders, frozen and fine-tuned, with few labels. A comparison that was cut short goes on "
         "where it was; several processes, also of other machines, may work in one --out.",
     )  # fmt: skip
@@ -146,10 +150,12 @@ def _for_this_process(common: tuple[str, ...]) -> tuple[str, ...]:
     return (*own, *common)
 
 
-def claim(settings: Settings) -> None:
+@contextlib.contextmanager
+def claim(settings: Settings) -> Iterator[None]:
     """Keep the settings in the folder, so that results of others are never mixed with these.
 
-    Arms, lengths of pre-training, shares, draws and readouts may be added to a comparison.
+    Arms, lengths of pre-training, shares, draws and readouts may be added to a comparison. If the first lists of a new
+    comparison cannot be made within, the folder is free for other settings again.
 
     Raises:
         UsageError: the folder holds a comparison of other settings.
@@ -159,7 +165,8 @@ def claim(settings: Settings) -> None:
     fixed = {name: str(getattr(settings, name)) for name in FIXED}
     fixed |= {"common": str(_without_device(settings.common)), "trial draws": str(trial_draws(settings))}
     kept: dict[str, dict[str, Any]] = {"fixed": fixed, "arms": arms}
-    before = json.loads(file.read_text("utf-8")) if file.exists() else kept
+    is_new = not file.exists()
+    before = kept if is_new else json.loads(file.read_text("utf-8"))
     changed = [name for name, value in fixed.items() if value != before["fixed"].get(name)]
     changed += [f"arm {name}" for name, arm in arms.items() if before["arms"].get(name, arm) != arm]
     if changed:
@@ -169,6 +176,13 @@ def claim(settings: Settings) -> None:
         )
     with whole_file(file, "w") as new:
         json.dump({"fixed": fixed, "arms": before["arms"] | arms}, new, indent=1)
+    try:
+        yield
+    except (UserError, SystemExit):
+        if is_new:
+            shutil.rmtree(settings.out / LISTS, ignore_errors=True)
+            file.unlink()
+        raise
 
 
 def _without_device(common: tuple[str, ...]) -> tuple[str, ...]:
@@ -185,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Path(options.out).mkdir(parents=True, exist_ok=True)
     with exclusively(Path(options.out)):
         settings = make_settings(options)
-        claim(settings)
-        prepare_lists(settings)
+        with claim(settings):
+            prepare_lists(settings)
     if settings.paper and is_main and not options.report and (hours := describe_hours(settings)):
         say(hours)
     try:
@@ -213,4 +227,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

@@ -19,14 +19,14 @@ from utils.errors import UserError
 from utils.seeding import seed_of
 from utils.world import World
 
-PATIENTS = "patients.json"
+LISTS, PATIENTS = "lists", "patients.json"
 LEAST_PATIENTS = 2
 
 
 def lists_folder(settings: Settings, percent: float = 100, draw: int | None = None) -> Path:
     """The folder of the lists of a draw; without one, of the whole data set."""
     name = "all" if draw is None or settings.paper else f"{percent:g}-{draw}"
-    return settings.out / "lists" / name
+    return settings.out / LISTS / name
 
 
 def prepare_lists(settings: Settings) -> None:

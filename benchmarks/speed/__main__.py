@@ -17,6 +17,8 @@ from benchmarks.speed.results import BenchmarkSettings, Result
 from utils.arguments import OneLineParser, number
 from utils.errors import UserError, run_command
 
+PROGRAM = "python -m benchmarks.speed"
+
 # One thread in the numerical libraries; stages that use all cores set torch's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,7 +40,7 @@ REPEATS = 7
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the options; a wrong one ends the program with one line and status 2."""
     parser = OneLineParser(
-        prog="python -m benchmarks.speed",
+        prog=PROGRAM,
         description="Measure every stage of the program beside its yardstick. Takes minutes.",
     )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=STAGES, metavar="STAGE", help=f"some of {', '.join(STAGES)}")
@@ -77,4 +79,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

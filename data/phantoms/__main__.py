@@ -8,11 +8,13 @@ from data.phantoms.dataset import MAX_SIDE, make_ct, make_xrays
 from utils.arguments import OneLineParser, number
 from utils.errors import run_command
 
+PROGRAM = "python -m data.phantoms"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the data set described by the options; returns the exit status."""
     parser = OneLineParser(
-        prog="python -m data.phantoms",
+        prog=PROGRAM,
         description="Make a made-up data set: chest X-rays as NIH ChestX-ray14 (--d 2), chest CT as LUNA16 (--d 3).",
     )
     parser.add_argument("--d", type=int, choices=[2, 3], default=3, help="dimensions")
@@ -40,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, PROGRAM)

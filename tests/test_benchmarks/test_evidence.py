@@ -307,6 +307,22 @@ def test_segmented_data_has_no_probes():
         program._readouts(["knn", "finetuned"], "lits", classified=False)
 
 
+@pytest.mark.parametrize("wrong", [["--data", "{none}"], ["--d", "3"]])
+def test_a_first_try_with_a_wrong_option_does_not_hold_the_folder(xrays, tmp_path, wrong):
+    few = ["--arms", "random", "--readouts", "knn", "--labels", "60", "--draws", "1", *SMALL]
+    wrong = [word.format(none=tmp_path / "none") for word in wrong]
+    with pytest.raises((UserError, SystemExit)):
+        program.main(["--data", str(xrays), "--n", "chest", "--out", str(tmp_path / "out"), *few, *wrong])
+    out = compare(xrays, tmp_path / "out", few)
+    # Now it does, and keeps what is there.
+    with pytest.raises(UsageError, match="holds a comparison of other settings"):
+        compare(xrays, out, [*few, "--rates", "1e-5"])
+    options = program.parse_arguments(["--data", str(xrays), "--n", "chest", "--out", str(out), *few])
+    with pytest.raises(UserError), program.claim(program.make_settings(options)):
+        raise UserError("a draw of 2 patients has no images")
+    assert (out / "lists" / "all" / "chest_train.txt").exists() and (out / "settings.json").exists()
+
+
 @pytest.mark.parametrize("n, d, reading, seen", [
     ("luna", 3, "--crop 32 32 16", {"crop": (32, 32, 16)}),
     ("chexpert", 2, "--global_size=96 --uncertain zeros", {"global_size": 96, "uncertain": "zeros"}),

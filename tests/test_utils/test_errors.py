@@ -2,6 +2,7 @@
 
 import errno
 import os
+import runpy
 import sys
 
 import pytest
@@ -60,3 +61,20 @@ def test_a_bug_keeps_its_traceback(monkeypatch, error):
     with pytest.raises(type(error)) as caught:
         run_command(main)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("words", [
+    "benchmarks.evidence --data none --n luna --d 3 --out out",
+    "data.phantoms --d 2 --out file/data --count 3",
+    "models.export none.pt --dim 2 --to safetensors --out out.safetensors",
+    "models.pretrained none.pt --dim 2",
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_a_module_s_error_begins_with_what_was_typed(words, tmp_path, monkeypatch, capsys):
+    module, *arguments = words.split()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/{module}.py", *arguments])
+    with pytest.raises(SystemExit):
+        runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"python -m {module}: error: ")
