@@ -160,13 +160,13 @@ def claim(settings: Settings) -> Iterator[None]:
     Raises:
         UsageError: the folder holds a comparison of other settings.
     """
-    file = settings.out / SETTINGS
+    file, lists = settings.out / SETTINGS, settings.out / LISTS
+    made = [path for path in (file, lists) if not path.exists()]
     arms = {arm.name: [arm.options and list(arm.options), arm.weight] for arm in settings.arms}
     fixed = {name: str(getattr(settings, name)) for name in FIXED}
     fixed |= {"common": str(_without_device(settings.common)), "trial draws": str(trial_draws(settings))}
     kept: dict[str, dict[str, Any]] = {"fixed": fixed, "arms": arms}
-    is_new = not file.exists()
-    before = kept if is_new else json.loads(file.read_text("utf-8"))
+    before = kept if file in made else json.loads(file.read_text("utf-8"))
     changed = [name for name, value in fixed.items() if value != before["fixed"].get(name)]
     changed += [f"arm {name}" for name, arm in arms.items() if before["arms"].get(name, arm) != arm]
     if changed:
@@ -179,9 +179,11 @@ def claim(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (UserError, SystemExit):
-        if is_new:
-            shutil.rmtree(settings.out / LISTS, ignore_errors=True)
+        # Lists that were there before may be those of a run in the same folder.
+        if file in made:
             file.unlink()
+            if lists in made:
+                shutil.rmtree(lists, ignore_errors=True)
         raise
 
 

@@ -323,6 +323,14 @@ def test_a_first_try_with_a_wrong_option_does_not_hold_the_folder(xrays, tmp_pat
     assert (out / "lists" / "all" / "chest_train.txt").exists() and (out / "settings.json").exists()
 
 
+def test_lists_that_are_no_comparison_s_are_kept(xrays, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "chest_train.txt").write_text("of a run in this folder\n")
+    with pytest.raises(UserError):
+        compare(tmp_path / "none", tmp_path, SMALL)
+    assert (tmp_path / "lists" / "chest_train.txt").exists() and not (tmp_path / "settings.json").exists()
+
+
 @pytest.mark.parametrize("n, d, reading, seen", [
     ("luna", 3, "--crop 32 32 16", {"crop": (32, 32, 16)}),
     ("chexpert", 2, "--global_size=96 --uncertain zeros", {"global_size": 96, "uncertain": "zeros"}),
